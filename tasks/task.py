@@ -1,0 +1,114 @@
+"""What a task is: a goal, a reward and an end, written as arithmetic on (achieved, desired).
+
+A task's functions are pure and take NumPy arrays or Torch tensors with any leading axes, so that one function scores
+a replay batch, a learned model's imagination and the simulator's own step. They are built from
+`functools.partial` and `operator.itemgetter`, never from lambdas, so that a task pickles.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Array = Any
+"""A NumPy array or a Torch tensor."""
+
+Score = Callable[[Array, Array], Array]
+"""(achieved (..., G), desired (..., G)) -> (...)"""
+
+
+class InputError(ValueError):
+    """Something a person typed, or a file, that cannot be used. Its text is one line: what, where, what to do."""
+
+
+class SimulatorError(RuntimeError):
+    """A simulator broke its contract in the middle of a run (a NaN, a wrong shape). One line, like InputError."""
+
+
+def distance(achieved: Array, desired: Array) -> Array:
+    """Euclidean distance over the last axis, (..., G) x (..., G) -> (...), in the goal's unit."""
+    return ((achieved - desired) ** 2).sum(-1) ** 0.5
+
+
+def within(radius: float, achieved: Array, desired: Array) -> Array:
+    """Nearer than `radius`: bool (...)."""
+    return distance(achieved, desired) < radius
+
+
+def cost_outside(radius: float, achieved: Array, desired: Array) -> Array:
+    """-1 while farther than `radius`, else 0: (...)."""
+    return -1.0 * (distance(achieved, desired) > radius)
+
+
+def bonus_if(reached: Score, achieved: Array, desired: Array) -> Array:
+    """1 where `reached`, else 0: (...)."""
+    return 1.0 * reached(achieved, desired)
+
+
+def never(achieved: Array, desired: Array) -> Array:
+    """False everywhere: bool (...). The end of a task that only the clock ends."""
+    return (achieved != desired).any(-1) & False
+
+
+def part(start: int, stop: int | None) -> Callable[[Array], Array]:
+    """The slice [start:stop] of the last axis, as a function that pickles."""
+    return operator.itemgetter((Ellipsis, slice(start, stop)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One MDP of the many that a policy serves.
+
+    `make(render_mode=None)` returns a gymnasium environment without autoreset whose actions are Box(-1, 1, (A,)). Where
+    goal_dim > 0 it observes a dict of observation (O,), achieved_goal (G,) and desired_goal (G,), and the achieved goal
+    can be read off the observation by `goal_of`; where goal_dim is 0 it observes a vector (O,), and reward and
+    termination are the recorded ones.
+    """
+
+    name: str
+    make: Callable[..., gymnasium.Env[Any, Any]]
+    description: str
+    """The goal in words: what a person would tell the robot."""
+    obs_dim: int
+    action_dim: int
+    goal_dim: int = 0
+    horizon: int
+    """Steps until the clock ends an episode."""
+    goal_of: Callable[[Array], Array] = part(0, 0)
+    """observation (..., O) -> achieved goal (..., G)"""
+    success: Score = never
+    reward: Score | None = None
+    """r_t = reward(achieved at t + 1, desired at t). None: the recorded reward is the only one (goal_dim 0)."""
+    terminated: Score = never
+    """Does reaching (achieved at t + 1, desired at t) end the episode."""
+    reward_range: tuple[float, float] = (-math.inf, math.inf)
+    family: str
+    """Tasks of one family share the body and the layout of observation and action."""
+    scene: str
+    """Tasks of one scene share the dynamics, so that their data may be shared without bias."""
+    budget: int = 100_000
+    """Environment steps of a default training run."""
+
+
+class Episode(NamedTuple):
+    """One finished episode of T steps."""
+
+    observation: NDArray[np.float32]
+    """(T + 1, O)"""
+    action: NDArray[np.float32]
+    """(T, A) in [-1, 1]"""
+    desired: NDArray[np.float32]
+    """(T, G): the goal in force when the action was taken"""
+    reward: NDArray[np.float32]
+    """(T,) as recorded"""
+    terminated: bool
+    """the MDP ended with the last step (False: the clock did)"""
