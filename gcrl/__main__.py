@@ -1,0 +1,42 @@
+"""The console script: gcrl train | evaluate | list | doctor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from gcrl.cli import guarded
+
+USAGE = """usage: gcrl COMMAND ...   (COMMAND --help shows its flags)
+  train      train a goal-conditioned policy, or go on with one
+  evaluate   play a trained policy and say how good it is
+  list       the tasks, a line each
+  doctor     what this machine has, what gcrl chose on it, and what to mend"""
+
+
+def run(args: Sequence[str]) -> int:
+    command, rest = (args[0], args[1:]) if args else ("--help", [])
+    if command == "train":
+        from gcrl.train import main
+    elif command == "evaluate":
+        from gcrl.evaluate import main
+    elif command == "doctor":
+        from gcrl.doctor import main
+    elif command == "list":
+        from gcrl.listing import main
+    elif command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    else:
+        from tasks import InputError
+
+        raise InputError(f"unknown command {command!r}: choose from train, evaluate, list, doctor")
+    return main(rest)
+
+
+def main() -> None:
+    sys.exit(guarded(run, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What every agent is: three verbs, and the state that a checkpoint keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcrl.nets import Encoder, Spec
+from relabel.replay import Replay, State
+
+Metrics = dict[str, Tensor]
+
+
+class Agent(nn.Module):
+    """draw (what data one update needs), update (one gradient step), act.
+
+    `optimizers` by name are part of the state that is saved; a buffer `updates` counts the gradient steps.
+    """
+
+    Settings: ClassVar[type[Any]]
+    settings: Any
+    optimizers: dict[str, torch.optim.Optimizer]
+    updates: Tensor
+
+    def __init__(self, spec: Spec, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self.spec = spec
+        self.encode = Encoder(spec)
+        self.optimizers = {}
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def draw(self, replay: Replay, rng: np.random.Generator) -> Any:
+        """The data one update needs."""
+        raise TypeError(f"{type(self).__name__} does not say what it draws")
+
+    def update(self, data: Any) -> Metrics:
+        """One gradient step; metrics stay tensors, so that nothing waits for them."""
+        raise TypeError(f"{type(self).__name__} does not say how it learns")
+
+    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
+        """Actions (B, A) in [-1, 1] for states (B, ...), and what to hand in again at the next step."""
+        raise TypeError(f"{type(self).__name__} does not say how it acts")
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Descend `loss` in this optimizer's parameters only: no other network's gradient is computed or touched."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
+    optimizer.step()
+
+
+def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
+    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """target <- (1 - tau) target + tau online"""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+
+
+def optimizer_state(agent: Agent) -> dict[str, Tensor]:
+    """All optimizers' tensors by name."""
+    return {
+        f"{name}.{i}.{key}": value
+        for name, optimizer in agent.optimizers.items()
+        for i, slots in optimizer.state_dict()["state"].items()
+        for key, value in slots.items()
+    }
+
+
+def load_optimizer_state(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_state`."""
+    for name, optimizer in agent.optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for path, value in tensors.items():
+            owner, i, key = path.split(".")
+            if owner == name:
+                state.setdefault(int(i), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,73 @@
+"""SAC: soft actor-critic with an automatic temperature (Haarnoja et al. 2018, arXiv 1812.05905)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gcrl.agents.agent import Metrics, step
+from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
+from gcrl.nets import GaussianActor, Spec
+from relabel.replay import Batch, State
+
+
+@dataclass(frozen=True)
+class SACSettings(OffPolicySettings):
+    alpha: float = 0.1
+    """initial temperature"""
+    entropy: float | None = None
+    """target entropy in nats; none: minus the number of actions"""
+
+
+class SAC(OffPolicy):
+    """One temperature per task. The targets are not clipped: entropy adds to what the rewards allow."""
+
+    Settings = SACSettings
+    settings: SACSettings
+    actor: GaussianActor
+
+    def __init__(self, spec: Spec, settings: SACSettings) -> None:
+        super().__init__(spec, settings, GaussianActor)
+        self.log_alpha = nn.Parameter(torch.full((len(spec.bounds),), math.log(settings.alpha)))
+        self.entropy = -float(spec.action_dim) if settings.entropy is None else settings.entropy
+        self.optimizers["alpha"] = torch.optim.Adam([self.log_alpha], lr=settings.lr, fused=True)
+
+    def critic_loss(self, b: Batch) -> Tensor:
+        """E[(r + gamma (min Q'(s', a') - alpha log pi(a'|s')) - Q(s, a))^2],  a' ~ pi(.|s'), summed over the heads"""
+        with torch.no_grad():
+            x_ = self.encode(b.next_state)
+            a_, logp_ = self.actor.sample(x_)
+            y = b.reward + b.discount * (self.least(self.target(x_, a_)) - self.log_alpha.exp()[b.task] * logp_)
+        return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
+
+    def actor_loss(self, b: Batch) -> Tensor:
+        """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s)"""
+        return self.soft_loss(b, *self.actor.sample(self.encode(b.state)))
+
+    def soft_loss(self, b: Batch, a: Tensor, logp: Tensor) -> Tensor:
+        q = self.critic(self.encode(b.state), a).amin(0)
+        return (self.log_alpha.exp()[b.task] * logp - q).mean()
+
+    def alpha_loss(self, b: Batch, logp: Tensor) -> Tensor:
+        """E[-log alpha (log pi(a|s) + target entropy)], on the logarithm as every implementation has it"""
+        return -(self.log_alpha[b.task] * (logp.detach() + self.entropy)).mean()
+
+    def improve(self, b: Batch) -> Metrics:
+        a, logp = self.actor.sample(self.encode(b.state))
+        actor_loss, alpha_loss = self.soft_loss(b, a, logp), self.alpha_loss(b, logp)
+        step(self.optimizers["actor"], actor_loss)
+        step(self.optimizers["alpha"], alpha_loss)
+        return {
+            "actor_loss": actor_loss.detach(),
+            "alpha": self.log_alpha.detach().exp().mean(),
+            "entropy": -logp.detach().mean(),
+        }
+
+    @torch.no_grad()
+    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
+        x = self.encode(state)
+        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry

@@ -1,0 +1,41 @@
+"""TD3: twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcrl.agents.ddpg import DDPG, DDPGSettings
+
+
+@dataclass(frozen=True)
+class TD3Settings(DDPGSettings):
+    critics: int = 2
+    """heads of the critic (REDQ: 10)"""
+    subset: int = 2
+    """of how many heads, drawn at random, the target is the minimum"""
+    delay: int = 2
+    """critic updates for one actor update"""
+    target_noise: float = 0.2
+    """deviation of the noise on the target's action"""
+    target_noise_clip: float = 0.5
+    """its bound"""
+
+
+class TD3(DDPG):
+    """DDPG with the minimum of two critics, a smoothed target action and a delayed actor.
+
+    Deviation: the target's action comes from the actor itself, not from a slow copy of it; only the critics have one.
+    """
+
+    Settings = TD3Settings
+    settings: TD3Settings
+
+    def next_action(self, x_: Tensor) -> Tensor:
+        """pi(s') + clip(N(0, target_noise), +- target_noise_clip), within [-1, 1]"""
+        a_ = self.actor(x_)
+        bound = self.settings.target_noise_clip
+        noise = (self.settings.target_noise * torch.randn_like(a_)).clamp(-bound, bound)
+        return (a_ + noise).clamp(-1, 1)

@@ -1,0 +1,154 @@
+"""Checkpoints that a crash cannot spoil: safetensors and JSON, hashed, synced, and put in place by one rename.
+
+Each is a new folder `checkpoints/<step>` whose manifest holds the sha256 of every other file. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tasks.task import InputError
+
+KEEP = 2  # the newest, and one to fall back on
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one folder holds."""
+
+    step: int
+    """environment steps taken when it was written"""
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """file -> name -> tensor"""
+    state: Mapping[str, Any]
+    """counters and generator states: JSON"""
+
+
+def save(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint below `run` and drop the oldest beyond KEEP. All or nothing, whatever happens meanwhile."""
+    home = run / "checkpoints"
+    home.mkdir(exist_ok=True)
+    final, draft = home / f"{checkpoint.step:012d}", home / f".{checkpoint.step:012d}-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    manifest = {
+        f"{name}.safetensors": _write(draft / f"{name}.safetensors", _packed(tensors))
+        for name, tensors in checkpoint.tensors.items()
+    }
+    manifest["state.json"] = _write(draft / "state.json", _json(dict(checkpoint.state, step=checkpoint.step)))
+    _write(draft / "manifest.json", _json(manifest))
+    _sync(draft)
+    if final.exists():  # the same step again, after a resume that went no further
+        shutil.rmtree(final)
+    draft.rename(final)
+    _sync(home)
+    for old in _folders(run)[KEEP:]:
+        shutil.rmtree(old)
+    for stray in home.glob(".*"):
+        shutil.rmtree(stray)
+    return final
+
+
+def load(run: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, None if there is none. Each damaged one is named on standard error.
+
+    Raises InputError if there are checkpoints but none of them is whole.
+    """
+    folders = _folders(run)
+    for folder in folders:
+        try:
+            return read(folder)
+        except InputError as damage:
+            print(f"gcrl: {damage}; trying the one before", file=sys.stderr)
+    if folders:
+        raise InputError(f"no checkpoint in {run / 'checkpoints'} is whole: restore one from a copy, or train anew")
+    return None
+
+
+def read(folder: Path) -> Checkpoint:
+    """One checkpoint, every file checked against the manifest. Raises InputError that names what is damaged."""
+    manifest = _parse(folder, "manifest.json", _bytes(folder, "manifest.json"))
+    found = {path.name for path in folder.iterdir()} - {"manifest.json"}
+    for name in sorted(found ^ set(manifest)):
+        raise InputError(f"checkpoint {folder} is damaged: {name} is {'not listed' if name in found else 'missing'}")
+    content = {name: _bytes(folder, name) for name in manifest}
+    for name, digest in manifest.items():
+        if hashlib.sha256(content[name]).hexdigest() != digest:
+            raise InputError(f"checkpoint {folder} is damaged: {name} does not match its sha256")
+    state = _parse(folder, "state.json", content.pop("state.json", b""))
+    tensors = {name.removesuffix(".safetensors"): safetensors.torch.load(data) for name, data in content.items()}
+    return Checkpoint(int(state["step"]), tensors, state)
+
+
+def _folders(run: Path) -> list[Path]:
+    """Checkpoints of a run, newest first."""
+    return sorted((run / "checkpoints").glob("[0-9]*"), reverse=True)
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: x.detach().cpu().contiguous() for name, x in tensors.items()})
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=True).encode()
+
+
+def _write(path: Path, data: bytes) -> str:
+    """Write and sync; the sha256 of what was written."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _bytes(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise InputError(f"checkpoint {folder} is damaged: {name} cannot be read ({error.strerror})") from None
+
+
+def _parse(folder: Path, name: str, data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"checkpoint {folder} is damaged: {name} is not a JSON object")
+    return content
+
+
+def random_state() -> dict[str, Tensor]:
+    """Torch's generators, CUDA's included."""
+    out = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        out["cuda"] = torch.cuda.get_rng_state()
+    return out
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,127 @@
+"""Experience: several environments stepped in lanes, whole episodes out, restored to the bit after a crash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relabel.replay import State
+from tasks.task import Episode, SimulatorError, Task
+
+Vector = NDArray[np.float32]
+
+
+def episode_seed(*path: int) -> int:
+    """The reset seed of one episode, from a counter: (run seed, lane, number of the episode), say."""
+    return int(np.random.SeedSequence(path).generate_state(1)[0])
+
+
+class Lane:
+    """One environment and the episode that is under way in it."""
+
+    def __init__(self, task: Task, render_mode: str | None = None) -> None:
+        self.task, self.env = task, task.make(render_mode=render_mode)
+        self.seed = 0
+
+    def reset(self, seed: int) -> None:
+        """Begin the episode of this seed."""
+        self.seed = seed
+        self.observation: list[Vector] = []
+        self.action: list[Vector] = []
+        self.desired: list[Vector] = []
+        self.reward: list[float] = []
+        self.terminated = False
+        self._see(self.env.reset(seed=seed)[0])
+
+    def step(self, action: Vector) -> bool:
+        """Act (A,); is the episode over? Raises SimulatorError where the simulator breaks its contract."""
+        raw, reward, terminated, truncated, _ = self.env.step(action)
+        self.action.append(action)
+        self.reward.append(float(reward))
+        self.terminated = bool(terminated)
+        self._see(raw)
+        if not math.isfinite(self.reward[-1]):
+            raise SimulatorError(self._where(f"reward {reward}"))
+        return bool(self.terminated or truncated or len(self.action) >= self.task.horizon)
+
+    def episode(self) -> Episode:
+        """What has happened since reset, T steps of it."""
+        n = len(self.action)
+        return Episode(
+            np.stack(self.observation),
+            np.stack(self.action) if n else np.zeros((0, self.task.action_dim), np.float32),
+            np.stack(self.desired[:n]) if n else np.zeros((0, self.task.goal_dim), np.float32),
+            np.asarray(self.reward, np.float32),
+            self.terminated,
+        )
+
+    def _see(self, raw: Any) -> None:
+        goals = self.task.goal_dim > 0
+        observation = np.asarray(raw["observation"] if goals else raw, np.float32)
+        desired = np.asarray(raw["desired_goal"] if goals else (), np.float32)
+        for name, x, size in (("observation", observation, self.task.obs_dim), ("goal", desired, self.task.goal_dim)):
+            if x.shape != (size,):
+                raise SimulatorError(self._where(f"{name} of shape {x.shape}, not ({size},)"))
+            if not np.isfinite(x).all():
+                raise SimulatorError(self._where(f"{name}[{int(np.argmin(np.isfinite(x)))}] that is not finite"))
+        self.observation.append(observation)
+        self.desired.append(desired)
+
+    def _where(self, what: str) -> str:
+        at = f"step {len(self.action)} of the episode with reset seed {self.seed}"
+        return f"the simulator of {self.task.name} gave a {what} at {at}; nothing of this episode was kept"
+
+
+class Collector:
+    """Lanes that start their next episode as soon as one ends; lane i plays task i modulo the number of tasks."""
+
+    def __init__(self, tasks: Sequence[Task], lanes: int, seed: int) -> None:
+        self.seed = seed
+        self.task = np.arange(lanes) % len(tasks)
+        self.lanes = [Lane(tasks[i % len(tasks)]) for i in range(lanes)]
+        self.episodes = [0] * lanes
+        for i in range(lanes):
+            self._begin(i)
+
+    def state(self, device: torch.device | str = "cpu") -> State:
+        """What the policy sees now: one row a lane."""
+        obs = np.stack([lane.observation[-1] for lane in self.lanes])
+        goal = np.stack([lane.desired[-1] for lane in self.lanes])
+        return State(*(torch.from_numpy(x).to(device) for x in (obs, goal, self.task)))
+
+    def step(self, actions: Vector) -> list[tuple[int, Episode]]:
+        """One step in every lane, actions (lanes, A); the episodes that ended with it, each with its task's index."""
+        finished = []
+        for i, (lane, action) in enumerate(zip(self.lanes, actions, strict=True)):
+            if lane.step(action):
+                finished.append((int(self.task[i]), lane.episode()))
+                self._begin(i)
+        return finished
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """What `restore` needs: counters, and of each partial episode its actions and where they led."""
+        out: dict[str, NDArray[Any]] = {"episodes": np.asarray(self.episodes)}
+        for i, lane in enumerate(self.lanes):
+            out[f"action.{i}"] = lane.episode().action
+            out[f"observation.{i}"] = lane.observation[-1]
+        return out
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> bool:
+        """Play the partial episodes again. Did every simulator come to the very state that it was left in?"""
+        exact = True
+        self.episodes = [int(n) - 1 for n in snapshot["episodes"]]
+        for i, lane in enumerate(self.lanes):
+            self._begin(i)
+            for action in snapshot[f"action.{i}"]:
+                lane.step(action)
+            exact &= bool((lane.observation[-1] == snapshot[f"observation.{i}"]).all())
+        return exact
+
+    def _begin(self, i: int) -> None:
+        self.lanes[i].reset(episode_seed(self.seed, i, self.episodes[i]))
+        self.episodes[i] += 1

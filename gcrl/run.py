@@ -1,0 +1,122 @@
+"""The folder of one run: made exclusively, whole from its first moment, and appended to row by row.
+
+    config.json   every setting, resolved      command.txt   how it was started       versions.json   with what
+    progress.csv  a row per interval           eval.csv      a row per evaluation     time.csv        when, and how fast
+    tb/           TensorBoard events           checkpoints/  see gcrl/checkpoint.py   curve.png       the learning curve
+
+progress.csv and eval.csv hold no clock time, so that a resumed run writes the rows of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tasks.task import InputError
+
+PACKAGES = ("gcrl", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "safetensors")
+
+
+def create(home: Path, name: str, config: Mapping[str, Any]) -> Path:
+    """A new folder below `home` that no other start can share, with everything in it that a resume needs."""
+    draft = home / f".{name}-{os.getpid()}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+        _write_json(draft / "config.json", config)
+        (draft / "command.txt").write_text(shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]) + "\n")
+        _write_json(draft / "versions.json", versions())
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        for count in range(1, 1000):
+            folder = home / (f"{name}-{stamp}" + (f"-{count}" if count > 1 else ""))
+            try:
+                draft.rename(folder)  # fails if the folder is there: none of ours is ever empty
+                return folder
+            except OSError:
+                if not folder.exists():
+                    raise
+        raise InputError(f"{home} already holds 999 runs of this second; wait one")
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise InputError(f"cannot write to {home}: {error.strerror}; give another folder with --runs") from None
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration that a run was started with. Raises InputError if the folder is not a run."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a run: it has no config.json; `ls runs` shows the runs") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} cannot be read: {error}; restore it from a copy") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / 'config.json'} is not a JSON object; restore it from a copy")
+    return config
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Replace config.json in one rename."""
+    _write_json(folder / ".config.json", config)
+    (folder / ".config.json").rename(folder / "config.json")
+
+
+class Table:
+    """A CSV file that is appended to; a column that appears late is empty in the rows before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+
+    def rows(self) -> list[dict[str, str]]:
+        """All whole rows."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if None not in row.values()]
+
+    def cut(self, step: int) -> None:
+        """Forget the rows after `step`: what a killed run wrote beyond its last checkpoint."""
+        rows = [row for row in self.rows() if row["step"].isdigit() and int(row["step"]) <= step]
+        self._rewrite(rows, list(rows[0]) if rows else [])
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Add a row and hand it to the operating system at once."""
+        if not set(row) <= set(self.columns):
+            self._rewrite(self.rows(), [*self.columns, *(c for c in row if c not in self.columns)])
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
+
+    def _rewrite(self, rows: list[dict[str, str]], columns: list[str]) -> None:
+        self.columns = columns
+        draft = self.path.with_name(f".{self.path.name}")
+        with draft.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            if columns:
+                writer.writeheader()
+            writer.writerows(rows)
+        draft.rename(self.path)
+
+
+def versions() -> dict[str, str]:
+    """Python, the platform, and the packages that a run depends on."""
+    out = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            out[package] = "not installed"
+    return out
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,203 @@
+"""python -m gcrl.train: collect, relabel, learn, evaluate, save; and go on exactly where a run was cut off."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcrl import checkpoint, policy, run
+from gcrl.agents.agent import load_optimizer_state, optimizer_state
+from gcrl.checkpoint import Checkpoint
+from gcrl.cli import guarded
+from gcrl.collect import Collector
+from gcrl.evaluate import Evaluator, Result
+from gcrl.progress import Progress
+from gcrl.settings import Plan, Settings, command_line, to_json
+from relabel.goals import parse
+from relabel.replay import Replay
+from tasks import Episode, InputError, SimulatorError
+
+RECENT = 20  # training episodes over which success is averaged
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; it has been saved."""
+
+
+class Training:
+    """One run in memory. `step()` takes it forward, `save()` writes all of it, `restore()` brings all of it back."""
+
+    def __init__(self, plan: Plan) -> None:
+        s = plan.settings
+        torch.manual_seed(s.seed)
+        self.plan = plan
+        self.rng = np.random.default_rng(s.seed)
+        self.agent = policy.make(plan)
+        slots = s.replay + -(-s.replay // plan.task.horizon)  # T + 1 observations for T transitions
+        self.replay = Replay([plan.task], slots, parse(s.relabel, plan.gamma), plan.gamma, plan.device)
+        self.collector = Collector([plan.task], s.lanes, s.seed)
+        self.steps = self.updates = self.episodes = 0
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self.metrics: dict[str, Tensor] = {}
+
+    def step(self) -> None:
+        """One step in every lane, and the updates that are due for it."""
+        s = self.plan.settings
+        if self.steps < s.warmup:
+            actions = self.rng.uniform(-1, 1, (s.lanes, self.plan.task.action_dim)).astype(np.float32)
+        else:
+            actions = self.agent.act(self.collector.state(self.plan.device), explore=True)[0].cpu().numpy()
+        for k, episode in self.collector.step(actions):
+            self.keep(k, episode)
+        before, self.steps = self.steps, self.steps + s.lanes
+        if len(self.replay):
+            for _ in range(int(self.steps * s.utd) - int(before * s.utd)):
+                self.metrics |= self.agent.update(self.agent.draw(self.replay, self.rng))
+                self.updates += 1
+
+    def keep(self, k: int, episode: Episode) -> None:
+        """Take a finished episode of task k into the replay and the normaliser."""
+        task = self.plan.task
+        self.replay.stores[k].add(episode)
+        achieved = task.goal_of(episode.observation)
+        goals = np.concatenate((achieved, episode.desired))
+        device = self.plan.device
+        self.agent.encode.observe(torch.from_numpy(episode.observation).to(device), torch.from_numpy(goals).to(device))
+        success = float(task.success(achieved[-1], episode.desired[-1])) if task.goal_dim else float("nan")
+        self.recent.append((success, float(episode.reward.sum())))
+        self.episodes += 1
+
+    def row(self) -> dict[str, object]:
+        """A row of progress.csv."""
+        success, score = np.mean(self.recent, 0) if self.recent else (float("nan"),) * 2
+        counts: dict[str, object] = {"step": self.steps, "episodes": self.episodes, "updates": self.updates}
+        means = {"success": float(success), "return": float(score)}
+        return counts | means | {name: float(x) for name, x in self.metrics.items()}
+
+    def save(self, folder: Path, seconds: float) -> None:
+        """A checkpoint of everything. Changes nothing that training draws from."""
+        tensors: dict[str, dict[str, Tensor]] = {
+            "agent": dict(self.agent.state_dict()),
+            "optimizers": optimizer_state(self.agent),
+            "random": checkpoint.random_state(),
+            "lanes": {k: torch.from_numpy(x) for k, x in self.collector.snapshot().items()},
+        }
+        for k, store in enumerate(self.replay.stores):
+            tensors[f"replay.{k}"] = {name: torch.from_numpy(x) for name, x in store.state().items()}
+        state = {
+            "task": self.plan.task.name,
+            "agent": self.plan.settings.agent,
+            "counts": [self.steps, self.updates, self.episodes],
+            "recent": list(self.recent),
+            "metrics": {name: float(x) for name, x in self.metrics.items()},
+            "rng": self.rng.bit_generator.state,
+            "seconds": seconds,
+        }
+        checkpoint.save(folder, Checkpoint(self.steps, tensors, state))
+
+    def restore(self, saved: Checkpoint, where: Path) -> float:
+        """Bring back what `save` wrote; the seconds trained so far. Raises InputError if it belongs to another run."""
+        state, tensors = saved.state, saved.tensors
+        policy.restore(self.agent, saved, where, self.plan)
+        load_optimizer_state(self.agent, tensors["optimizers"])
+        for k, store in enumerate(self.replay.stores):
+            store.load({name: x.numpy() for name, x in tensors[f"replay.{k}"].items()})
+        if not self.collector.restore({k: x.numpy() for k, x in tensors["lanes"].items()}):
+            print("gcrl: this simulator does not replay exactly; the run goes on, but not to the bit", file=sys.stderr)
+        self.steps, self.updates, self.episodes = state["counts"]
+        self.recent = deque(map(tuple, state["recent"]), maxlen=RECENT)
+        self.metrics = {name: torch.tensor(x) for name, x in state["metrics"].items()}
+        self.rng.bit_generator.state = state["rng"]
+        checkpoint.set_random_state(tensors["random"])
+        return float(state["seconds"])
+
+
+def train(settings: Settings[Any], resume: Path | None = None) -> Path:
+    """Train as `settings` say, in a new run folder or on in `resume`; the folder. Raises InputError, SimulatorError."""
+    plan = Plan.of(settings)
+    settings = plan.settings
+    torch.set_num_threads(settings.threads)
+    try:
+        training, saved, seconds = Training(plan), None, 0.0
+    except SimulatorError as error:
+        raise InputError(str(error)) from None
+    if resume is None:
+        name = f"{plan.task.name}-{settings.agent}".replace(":", "-").replace("/", "-")
+        folder = run.create(settings.runs, name, to_json(settings))
+    else:
+        folder = resume
+        saved = checkpoint.load(folder)
+        if saved is not None and saved.step >= plan.steps:
+            raise InputError(f"{folder} is complete at {saved.step} steps: give --steps more than that to go on")
+        seconds = training.restore(saved, folder) if saved is not None else 0.0
+        run.write_config(folder, to_json(settings))
+    with Progress(folder, plan, training.steps, seconds) as progress, stop_signals() as stop:
+        evaluator = Evaluator(plan.task) if settings.eval_episodes else None
+        while training.steps < plan.steps:
+            before = training.steps
+            training.step()
+            progress.advance(training.steps)
+            last = training.steps >= plan.steps
+            if _crossed(before, training.steps, settings.log_every) or last:
+                progress.log(training.row())
+            if evaluator and (_crossed(before, training.steps, plan.eval_every) or last):
+                with progress.untimed():
+                    progress.evaluated(training.steps, evaluate(evaluator, training))
+            if stop or last or (progress.save_due() and _crossed(before, training.steps, settings.log_every)):
+                training.save(folder, progress.saved())
+            if stop:
+                raise Stopped(f"saved at {training.steps} steps; go on with: gcrl train --resume {folder}")
+    return folder
+
+
+def evaluate(evaluator: Evaluator, training: Training) -> Result:
+    """The policy as it stands."""
+    return evaluator(training.agent, training.plan.settings.eval_episodes, device=training.plan.device)
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    return before // every != after // every
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM, noted in the list instead of killing; a second one of them kills."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield seen
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+def main(args: Sequence[str]) -> int:
+    settings, resume = command_line(args)
+    try:
+        folder = train(settings, resume)
+    except Stopped as stop:
+        print(f"gcrl: {stop}", file=sys.stderr)
+        return 130
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, sys.argv[1:]))

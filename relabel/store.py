@@ -1,0 +1,136 @@
+"""A ring of finished episodes that samples transitions in O(batch).
+
+Every observation is stored once: an episode of T steps takes T + 1 consecutive slots of a ring, so the next observation
+of slot s is slot s + 1. The transitions themselves are numbered without gaps, oldest 0, newest size - 1, and the steps
+of one episode are neighbours: that numbering is all that a relabelling strategy ever sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.task import Episode, InputError, Task
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Transitions of one store, by number. All arrays are int64 (B,)."""
+
+    index: Index
+    """number of the transition, 0 <= index < size"""
+    past: Index
+    """steps of its episode before it"""
+    left: Index
+    """steps of its episode after it"""
+    size: int
+    """transitions in the store"""
+
+    def take(self, which: NDArray[np.bool_]) -> Rows:
+        """The rows where `which` (B,) holds."""
+        return Rows(self.index[which], self.past[which], self.left[which], self.size)
+
+
+class EpisodeStore:
+    """Finished episodes of one task; the oldest make room for the newest.
+
+    `capacity` counts observations (an episode of T steps needs T + 1).
+    """
+
+    def __init__(self, task: Task, capacity: int) -> None:
+        self.task, self.capacity = task, capacity
+        self.observation = np.zeros((capacity, task.obs_dim), np.float32)
+        self.action = np.zeros((capacity, task.action_dim), np.float32)
+        self.desired = np.zeros((capacity, task.goal_dim), np.float32)
+        self.reward = np.zeros(capacity, np.float32)
+        self.terminated = np.zeros(capacity, bool)
+        """as recorded, under the goal in force"""
+        self.died = np.zeros(capacity, bool)
+        """the MDP ended here for a reason that no goal changes (a fall, say)"""
+        self._past = np.zeros(capacity, np.int32)
+        self._left = np.zeros(capacity, np.int32)
+        self._slot = np.zeros(capacity, np.int64)  # ring of transitions -> ring of observations
+        self._first = self._tail = self.used = 0  # oldest transition, next free slot, slots in use
+        self.size = 0
+
+    def __len__(self) -> int:
+        """Transitions in the store."""
+        return self.size
+
+    def add(self, episode: Episode) -> None:
+        """Append one finished episode. Raises InputError if it has no step or can never fit."""
+        length = len(episode.action)
+        if not 0 < length < self.capacity:
+            raise InputError(f"an episode of {length} steps does not fit a store of {self.capacity} observations")
+        while self.used + length + 1 > self.capacity:
+            self._forget_oldest()
+        slots = (self._tail + np.arange(length + 1)) % self.capacity
+        steps = slots[:-1]
+        self.observation[slots] = episode.observation
+        self.action[steps] = episode.action
+        self.desired[steps] = episode.desired
+        self.reward[steps] = episode.reward
+        self.terminated[steps] = self.died[steps] = False
+        self.terminated[steps[-1]] = episode.terminated
+        achieved = self.task.goal_of(episode.observation[-1])
+        self.died[steps[-1]] = episode.terminated and not self.task.terminated(achieved, episode.desired[-1])
+        self._past[steps] = np.arange(length)
+        self._left[steps] = np.arange(length)[::-1]
+        self._slot[(self._first + self.size + np.arange(length)) % self.capacity] = steps
+        self._tail = (self._tail + length + 1) % self.capacity
+        self.used += length + 1
+        self.size += length
+
+    def sample(self, rng: np.random.Generator, n: int) -> Rows:
+        """n transitions, uniform with replacement."""
+        return self.rows(rng.integers(0, self.size, n))
+
+    def rows(self, index: Index) -> Rows:
+        """The transitions of these numbers, and where in their episodes they lie."""
+        slot = self.slot(index)
+        return Rows(index, self._past[slot].astype(np.int64), self._left[slot].astype(np.int64), self.size)
+
+    def slot(self, index: Index) -> Index:
+        """Where in the ring the observation of transition `index` lies; the next one lies at (slot + 1) % capacity."""
+        return self._slot[(self._first + index) % self.capacity]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything stored, oldest first: what a checkpoint keeps. `length` and `terminated` are one per episode."""
+        steps = self.slot(np.arange(self.size))
+        ends = self._left[steps] == 0
+        return {
+            "observation": self.observation[(self._tail - self.used + np.arange(self.used)) % self.capacity],
+            "action": self.action[steps],
+            "desired": self.desired[steps],
+            "reward": self.reward[steps],
+            "length": self._past[steps][ends].astype(np.int64) + 1,
+            "terminated": self.terminated[steps][ends],
+        }
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Replace the contents by what `state()` returned: the same transitions under the same numbers."""
+        self._first = self._tail = self.used = self.size = 0
+        for episode in episodes(state):
+            self.add(episode)
+
+    def _forget_oldest(self) -> None:
+        length = int(self._left[self._slot[self._first]]) + 1
+        self._first = (self._first + length) % self.capacity
+        self.size -= length
+        self.used -= length + 1
+
+
+def episodes(state: Mapping[str, NDArray[Any]]) -> Iterator[Episode]:
+    """The episodes in an `EpisodeStore.state()`, oldest first (views)."""
+    slot = step = 0
+    for length, terminated in zip(state["length"].tolist(), state["terminated"].tolist(), strict=True):
+        steps = slice(step, step + length)
+        observation = state["observation"][slot : slot + length + 1]
+        yield Episode(observation, state["action"][steps], state["desired"][steps], state["reward"][steps], terminated)
+        slot, step = slot + length + 1, step + length
