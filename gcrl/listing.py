@@ -13,7 +13,5 @@ def main(args: Sequence[str]) -> int:
     width = max(map(len, TASKS))
     for task in TASKS.values():
         print(f"{task.name:{width}}  {task.description} (budget {task.budget:,} steps of {task.horizon} an episode)")
-    print(
-        f"{'gym:<EnvId>':{width}}  any registered gymnasium environment with continuous actions; goals where it has them"
-    )
+    print(f"{'gym:<EnvId>':{width}}  any registered gymnasium environment with continuous actions, goals or none")
     return 0
