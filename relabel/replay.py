@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relabel.goals import Strategy
 from relabel.store import EpisodeStore, Index
-from tasks.task import InputError, Task
+from tasks.task import InputError, Task, never
 
 Array = NDArray[np.float32]
 
@@ -84,47 +84,56 @@ class Replay:
         filled = [k for k, store in enumerate(self.stores) if len(store)]
         if not filled:
             raise InputError("the replay is empty: no episode has finished yet")
-        quota = np.diff(np.arange(len(filled) + 1) * size // len(filled))
-        parts = [self._draw(rng, k, int(count), n) for k, count in zip(filled, quota, strict=True)]
-        task = np.repeat(filled, quota)
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return Batch(*(torch.from_numpy(x).to(self.device) for x in (*columns, task)))
+        m = len(filled)
+        quota = [(i + 1) * size // m - i * size // m for i in range(m)]
+        parts = [self._draw(rng, k, count, n) for k, count in zip(filled, quota, strict=True)]
+        columns = parts[0] if m == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+        batch = map(torch.from_numpy, (*columns, np.repeat(filled, quota)))
+        return Batch(*(batch if self.device.type == "cpu" else (x.to(self.device) for x in batch)))
 
     def _draw(self, rng: np.random.Generator, k: int, size: int, n: int) -> tuple[Array, ...]:
         """Batch's columns without the task, for `size` transitions of task k."""
         store, task = self.stores[k], self.stores[k].task
         rows = store.sample(rng, size)
-        goal = self.goals(store, self.relabel(rng, rows))
-        first = store.slot(rows.index)
-        # One new goal for all n steps; the window ends with the episode.
-        window = np.minimum(np.arange(n), rows.left[:, None])  # (B, n)
-        step = (first[:, None] + window) % store.capacity
+        chosen = self.relabel(rng, rows)
+        wanted = chosen < 0  # ~j: the goal desired in transition j
+        at = store.slot(np.concatenate((rows.index, np.maximum(chosen, ~chosen))))
+        # The n + 1 slots of the window, which ends with the episode, and the slot of the goal: one gather.
+        window = np.minimum(np.arange(n + 1), rows.left[:, None] + 1) if n > 1 else np.arange(2)
+        slots = np.empty((size, n + 2), np.int64)
+        slots[:, :-1] = at[:size, None] + window
+        slots[:, -1] = at[size:] + ~wanted
+        obs, action, desired, reward, died = store.split(store.gather(slots))  # (B, n + 2, ...)
+        goal = np.where(wanted[:, None], desired[:, -1], task.goal_of(obs[:, -1]))
+        terminated = died[:, :n, 0] > 0
         if task.reward is None:
-            reward = store.reward[step]
-            terminated = store.died[step]
-        else:
-            achieved = task.goal_of(store.observation[(step + 1) % store.capacity])  # (B, n, G)
+            reward = reward[:, :n, 0]
+        else:  # one new goal for all n steps
+            achieved = task.goal_of(obs[:, 1 : n + 1])
             reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
-            terminated = task.terminated(achieved, goal[:, None]) | store.died[step]
+            if task.terminated is not never:
+                terminated = task.terminated(achieved, goal[:, None]) | terminated
+        total, discount, length = self._sum(reward, terminated, rows.left)
+        next_obs = obs[:, 1] if n == 1 else obs[np.arange(size), length]
+        return obs[:, 0], action[:, 0], total, discount, next_obs, goal
+
+    def _sum(self, reward: Array, terminated: NDArray[np.bool_], left: Index) -> tuple[Array, Array, Index]:
+        """Of n steps (B, n): the discounted reward, the discount of what follows, and how many steps count (B,)."""
+        n = reward.shape[1]
+        if n == 1:
+            return reward[:, 0], np.float32(self.gamma) * ~terminated[:, 0], np.ones_like(left)
         # A step counts if it lies in the episode and no earlier step has ended it.
         ended = np.cumsum(terminated, 1) - terminated > 0
-        counts = (np.arange(n) <= rows.left[:, None]) & ~ended
+        counts = (np.arange(n) <= left[:, None]) & ~ended
         length = counts.sum(1)
-        powers = self.gamma ** np.arange(n + 1)
+        powers = (self.gamma ** np.arange(n + 1)).astype(np.float32)
         last = np.take_along_axis(terminated, length[:, None] - 1, 1)[:, 0]
-        return (
-            store.observation[first],
-            store.action[first],
-            ((reward * counts) @ powers[:-1]).astype(np.float32),
-            np.where(last, 0.0, powers[length]).astype(np.float32),
-            store.observation[(first + length) % store.capacity],
-            goal,
-        )
+        return (reward * counts) @ powers[:-1], powers[length] * ~last, length
 
     @staticmethod
     def goals(store: EpisodeStore, chosen: Index) -> Array:
         """What a strategy's answer stands for: (B,) -> goals (B, G)."""
         wanted = chosen < 0
-        slot = store.slot(np.where(wanted, ~chosen, chosen))
-        achieved = store.task.goal_of(store.observation[(slot + 1) % store.capacity])
-        return np.where(wanted[:, None], store.desired[slot], achieved)
+        slot = store.slot(np.maximum(chosen, ~chosen))
+        observation, _, desired, _, _ = store.split(store.gather(slot + ~wanted))
+        return np.where(wanted[:, None], desired, store.task.goal_of(observation))

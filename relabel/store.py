@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tasks.task import Episode, InputError, Task
 
 Index = NDArray[np.int64]
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,17 @@ class EpisodeStore:
 
     def __init__(self, task: Task, capacity: int) -> None:
         self.task, self.capacity = task, capacity
-        self.observation = np.zeros((capacity, task.obs_dim), np.float32)
-        self.action = np.zeros((capacity, task.action_dim), np.float32)
-        self.desired = np.zeros((capacity, task.goal_dim), np.float32)
-        self.reward = np.zeros(capacity, np.float32)
+        ends = np.cumsum((task.obs_dim, task.action_dim, task.goal_dim, 1, 1)).tolist()
+        self._columns = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+        # One row a slot, so that a batch costs one gather; what has a name below is a view of it.
+        self._table = np.zeros((capacity, ends[-1]), np.float32)
+        self.observation, self.action, self.desired, reward, died = self.split(self._table)
+        self.reward = reward[:, 0]
+        self.died = died[:, 0]
+        """1 where the MDP ended for a reason that no goal changes (a fall, say), else 0"""
         self.terminated = np.zeros(capacity, bool)
         """as recorded, under the goal in force"""
-        self.died = np.zeros(capacity, bool)
-        """the MDP ended here for a reason that no goal changes (a fall, say)"""
-        self._past = np.zeros(capacity, np.int32)
-        self._left = np.zeros(capacity, np.int32)
+        self._place = np.zeros((capacity, 2), np.int64)  # steps of the episode before and after
         self._slot = np.zeros(capacity, np.int64)  # ring of transitions -> ring of observations
         self._first = self._tail = self.used = 0  # oldest transition, next free slot, slots in use
         self.size = 0
@@ -76,12 +78,13 @@ class EpisodeStore:
         self.action[steps] = episode.action
         self.desired[steps] = episode.desired
         self.reward[steps] = episode.reward
-        self.terminated[steps] = self.died[steps] = False
+        self.terminated[steps] = False
+        self.died[steps] = 0
         self.terminated[steps[-1]] = episode.terminated
         achieved = self.task.goal_of(episode.observation[-1])
         self.died[steps[-1]] = episode.terminated and not self.task.terminated(achieved, episode.desired[-1])
-        self._past[steps] = np.arange(length)
-        self._left[steps] = np.arange(length)[::-1]
+        self._place[steps, 0] = np.arange(length)
+        self._place[steps, 1] = np.arange(length)[::-1]
         self._slot[(self._first + self.size + np.arange(length)) % self.capacity] = steps
         self._tail = (self._tail + length + 1) % self.capacity
         self.used += length + 1
@@ -93,23 +96,33 @@ class EpisodeStore:
 
     def rows(self, index: Index) -> Rows:
         """The transitions of these numbers, and where in their episodes they lie."""
-        slot = self.slot(index)
-        return Rows(index, self._past[slot].astype(np.int64), self._left[slot].astype(np.int64), self.size)
+        place = self._place.take(self.slot(index), 0)
+        return Rows(index, place[:, 0], place[:, 1], self.size)
 
     def slot(self, index: Index) -> Index:
         """Where in the ring the observation of transition `index` lies; the next one lies at (slot + 1) % capacity."""
-        return self._slot[(self._first + index) % self.capacity]
+        return self._slot.take(self._first + index, mode="wrap")
+
+    def gather(self, slots: Index) -> Array:
+        """All that lies in these slots (...), which may run over the ring's end: (..., width), for `split`."""
+        return self._table.take(slots, 0, mode="wrap")
+
+    def split(self, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Views (..., size) of gathered rows: observation, action, desired goal, recorded reward, died."""
+        observation, action, desired, reward, died = (rows[..., column] for column in self._columns)
+        return observation, action, desired, reward, died
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything stored, oldest first: what a checkpoint keeps. `length` and `terminated` are one per episode."""
         steps = self.slot(np.arange(self.size))
-        ends = self._left[steps] == 0
+        past, left = self._place[steps].T
+        ends = left == 0
         return {
             "observation": self.observation[(self._tail - self.used + np.arange(self.used)) % self.capacity],
             "action": self.action[steps],
             "desired": self.desired[steps],
             "reward": self.reward[steps],
-            "length": self._past[steps][ends].astype(np.int64) + 1,
+            "length": past[ends] + 1,
             "terminated": self.terminated[steps][ends],
         }
 
@@ -120,7 +133,7 @@ class EpisodeStore:
             self.add(episode)
 
     def _forget_oldest(self) -> None:
-        length = int(self._left[self._slot[self._first]]) + 1
+        length = int(self._place[self._slot[self._first], 1]) + 1
         self._first = (self._first + length) % self.capacity
         self.size -= length
         self.used -= length + 1
