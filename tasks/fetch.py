@@ -1,0 +1,230 @@
+"""The Fetch arm reaches, pushes, slides, picks and places (Plappert et al. 2018, arXiv 1802.09464).
+
+The simulation is that of gymnasium-robotics' v4 environments, bit for bit, and faster than their physics alone: a step
+looks names up once, reads only the joints that are observed, and leaves out what cannot change a result.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.simulator import register_robotics
+from tasks.task import Task, cost_outside, part, within
+
+Floats: TypeAlias = NDArray[np.float64]
+Observation: TypeAlias = dict[str, Floats]
+Outcome: TypeAlias = tuple[Observation, Any, bool, bool, dict[str, Any]]
+
+STRIDE = 0.05
+"""How far a full action moves the gripper's target, in metres."""
+DOWNWARD = np.array([1.0, 0.0, 1.0, 0.0])
+"""Added to the gripper's quaternion at each step, not normalised: the weld constraint turns the gripper downward."""
+GIMBAL = 4 * float(np.finfo(np.float64).eps)
+"""Below this cosine of the pitch, roll and yaw are one angle."""
+APART = (
+    ("robot0:base_link", "table0"),
+    ("robot0:laser_link", "table0"),
+    ("robot0:torso_fixed_link", "robot0:head_pan_link"),
+    ("robot0:torso_fixed_link", "robot0:shoulder_pan_link"),
+    ("robot0:torso_fixed_link", "robot0:shoulder_lift_link"),
+    ("robot0:torso_lift_link", "robot0:head_tilt_link"),
+    ("robot0:head_pan_link", "robot0:shoulder_pan_link"),
+)
+"""Bodies that are close and yet never touch, whatever the joints between them do: tests/test_fetch.py proves it."""
+
+
+class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
+    """The stock environment with a step of our own.
+
+    A step is begin(action), advance(), observe(): advance is physics only and holds no lock of the interpreter, so many
+    environments can advance in threads. The stock environment builds, resets and draws; its simulator data are a second
+    copy, so drawing never disturbs an episode. Whoever steps keeps the clock: nothing is ever truncated here.
+    """
+
+    def __init__(self, stock: Any) -> None:
+        import mujoco
+
+        self.mujoco, self.stock, self.model = mujoco, stock, lighter(stock.model)
+        self.data = mujoco.MjData(self.model)
+        self.action_space, self.observation_space = stock.action_space, stock.observation_space
+        self.low, self.high = stock.action_space.low, stock.action_space.high
+        self.metadata, self.render_mode = stock.metadata, stock.render_mode
+        self.goal = stock.goal
+        self.substeps, self.radius = stock.n_substeps, stock.distance_threshold
+        self.dt = self.substeps * self.model.opt.timestep
+
+        # Views into the simulator's memory, which stays in place as long as its data live.
+        model, data = self.model, self.data
+        self.grip, gripper = model.site("robot0:grip").id, model.body("robot0:gripper_link").id
+        self.grip_pos = data.site_xpos[self.grip]
+        self.gripper_pos, self.gripper_quat = data.xpos[gripper], data.xquat[gripper]
+        self.mocap_pos, self.mocap_quat = data.mocap_pos[0], data.mocap_quat[0]
+        finger = model.joint("robot0:r_gripper_finger_joint")
+        qpos, dof = int(finger.qposadr[0]), int(finger.dofadr[0])
+        self.fingers, self.fingers_vel = data.qpos[qpos : qpos + 2], data.qvel[dof : dof + 2]
+        self.qpos, self.qvel, self.ctrl = data.qpos, data.qvel, data.ctrl
+        self.actuated = model.jnt_qposadr[model.actuator_trnid[:, 0]]
+        self.blocked, self.has_object = stock.block_gripper, stock.has_object
+        if self.has_object:
+            self.object = model.site("object0").id
+            self.object_pos, self.object_mat = data.site_xpos[self.object], data.site_xmat[self.object]
+        self.jac_pos, self.jac_rot = np.zeros((2, 3, model.nv))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.stock.np_random = self.np_random
+        obs, info = self.stock.reset(options=options)
+        self.mujoco.mj_copyData(self.data, self.model, self.stock.data)
+        self.goal = self.stock.goal
+        return obs, info
+
+    def step(self, action: NDArray[np.float32]) -> Outcome:
+        self.begin(action)
+        self.advance()
+        return self.observe()
+
+    def begin(self, action: NDArray[np.float32]) -> None:
+        """Aim the gripper by action (4,): x, y, z in strides and the opening of the fingers."""
+        action = np.minimum(np.maximum(action, self.low), self.high)
+        np.add(self.gripper_pos, action[:3] * STRIDE, out=self.mocap_pos)  # the product stays in the action's float32
+        np.add(self.gripper_quat, DOWNWARD, out=self.mocap_quat)
+        if not self.blocked:
+            self.ctrl[:] = self.qpos[self.actuated] + action[3]
+
+    def advance(self) -> None:
+        self.mujoco.mj_step(self.model, self.data, self.substeps)
+
+    def observe(self) -> Outcome:
+        """What the step led to. With free fingers positions are one substep older than velocities, as in the stock."""
+        if self.blocked:
+            self.fingers[:] = 0.0
+            self.mujoco.mj_kinematics(self.model, self.data)
+            self.mujoco.mj_comPos(self.model, self.data)
+        obs = self.vector()
+        achieved = (self.object_pos if self.has_object else self.grip_pos).copy()
+        offset = achieved - self.goal
+        distance = math.sqrt(np.add.reduce(offset * offset))
+        info = {"is_success": np.float32(distance < self.radius)}
+        if self.render_mode == "human":
+            self.render()
+        seen = {"observation": obs, "achieved_goal": achieved, "desired_goal": self.goal.copy()}
+        return seen, -np.float32(distance > self.radius), False, False, info
+
+    def vector(self) -> Floats:
+        """The observation vector (10,) without and (25,) with an object: metres, radians, and both per step."""
+        jac, model, data = self.mujoco.mj_jacSite, self.model, self.data
+        jac(model, data, self.jac_pos, None, self.grip)
+        grip_vel = self.jac_pos @ self.qvel * self.dt
+        fingers_vel = self.fingers_vel * self.dt
+        if not self.has_object:
+            return np.concatenate((self.grip_pos, self.fingers, grip_vel, fingers_vel))
+        jac(model, data, self.jac_pos, self.jac_rot, self.object)
+        return np.concatenate(
+            (
+                self.grip_pos,
+                self.object_pos,
+                self.object_pos - self.grip_pos,
+                self.fingers,
+                euler(self.object_mat),
+                self.jac_pos @ self.qvel * self.dt - grip_vel,
+                self.jac_rot @ self.qvel * self.dt,
+                grip_vel,
+                fingers_vel,
+            )
+        )
+
+    def render(self) -> Any:
+        self.mujoco.mj_copyData(self.stock.data, self.model, self.data)
+        return self.stock.render()
+
+    def close(self) -> None:
+        self.stock.close()
+
+
+def lighter(model: Any) -> Any:
+    """A copy of the model that seeks no contact between bodies that are APART: the same motion for less time.
+
+    Each body that can touch gets a bit of its own, and the bits of the bodies to collide with.
+    """
+    model = copy.copy(model)
+    solid = np.flatnonzero(model.body_contype)
+    kind, others = np.zeros((2, model.nbody), np.int32)
+    kind[solid] = 1 << np.arange(len(solid))
+    others[solid] = kind.sum()
+    for pair in APART:
+        a, b = (model.body(name).id for name in pair)
+        others[a] &= ~kind[b]
+        others[b] &= ~kind[a]
+    model.body_contype[:], model.body_conaffinity[:] = kind, others
+    shapes = np.flatnonzero(model.geom_contype)
+    owners = model.geom_bodyid[shapes]
+    model.geom_contype[shapes], model.geom_conaffinity[shapes] = kind[owners], others[owners]
+    return model
+
+
+def euler(mat: Floats) -> Floats:
+    """Angles about x, y and z (3,), in radians, of a rotation matrix (9,) in row order."""
+    xx, xy, xz, yx, yy, yz, _, _, zz = mat.tolist()
+    cos = math.sqrt(zz * zz + yz * yz)
+    if cos > GIMBAL:
+        return -np.arctan2((yz, -xz, xy), (zz, cos, xx))
+    return -np.arctan2((-0.0, -xz, -yx), (1.0, cos, yy))
+
+
+def make(name: str, render_mode: str | None = None) -> Fetch:
+    register_robotics()
+    return Fetch(gymnasium.make(name, render_mode=render_mode, disable_env_checker=True).unwrapped)
+
+
+_fetch = partial(
+    Task,
+    action_dim=4,
+    goal_dim=3,
+    horizon=50,
+    success=partial(within, 0.05),
+    reward=partial(cost_outside, 0.05),
+    reward_range=(-1.0, 0.0),
+    family="fetch",
+)
+_moves_gripper = partial(_fetch, obs_dim=10, goal_of=part(0, 3))
+_moves_object = partial(_fetch, obs_dim=25, goal_of=part(3, 6))
+
+TASKS: list[Task] = [
+    _moves_gripper(
+        name="fetch-reach",
+        make=partial(make, "FetchReach-v4"),
+        description="move the gripper to the target",
+        scene="fetch-reach",
+        budget=2_000,
+    ),
+    _moves_object(
+        name="fetch-push",
+        make=partial(make, "FetchPush-v4"),
+        description="push the block across the table to the target",
+        scene="fetch-push",
+        budget=150_000,
+    ),
+    _moves_object(
+        name="fetch-slide",
+        make=partial(make, "FetchSlide-v4"),
+        description="hit the puck so that it slides to the target, beyond the reach of the arm",
+        scene="fetch-slide",
+        budget=500_000,
+    ),
+    _moves_object(
+        name="fetch-pick-and-place",
+        make=partial(make, "FetchPickAndPlace-v4"),
+        description="pick up the block and bring it to the target, on the table or in the air above it",
+        scene="fetch-pick-and-place",
+        budget=300_000,
+    ),
+]
