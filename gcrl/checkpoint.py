@@ -17,8 +17,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from gcrl.run import sync
 from tasks.task import InputError
 
 KEEP = 2  # the newest, and one to fall back on
@@ -39,9 +41,34 @@ class Checkpoint:
 def save(run: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint below `run` and drop the oldest beyond KEEP. All or nothing, whatever happens meanwhile."""
     home = run / "checkpoints"
-    home.mkdir(exist_ok=True)
+    if not home.exists():
+        home.mkdir()
+        sync(run)
     final, draft = home / f"{checkpoint.step:012d}", home / f".{checkpoint.step:012d}-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
+    try:
+        _fill(draft, checkpoint)
+        if final.exists():
+            shutil.rmtree(final)
+        draft.rename(final)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)  # above all where the disk is full
+        raise
+    sync(home)
+    for old in (*_folders(run)[KEEP:], *home.glob(".*")):
+        shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes next time
+    return final
+
+
+def cut(run: Path, step: int) -> None:
+    """Forget the checkpoints after `step`. They are damaged: a run goes on from the newest that is not."""
+    for folder in _folders(run):
+        if int(folder.name) > step:
+            shutil.rmtree(folder)
+
+
+def _fill(draft: Path, checkpoint: Checkpoint) -> None:
+    """All files of a checkpoint, on the disk."""
     draft.mkdir()
     manifest = {
         f"{name}.safetensors": _write(draft / f"{name}.safetensors", _packed(tensors))
@@ -49,31 +76,26 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
     }
     manifest["state.json"] = _write(draft / "state.json", _json(dict(checkpoint.state, step=checkpoint.step)))
     _write(draft / "manifest.json", _json(manifest))
-    _sync(draft)
-    if final.exists():  # the same step again, after a resume that went no further
-        shutil.rmtree(final)
-    draft.rename(final)
-    _sync(home)
-    for old in _folders(run)[KEEP:]:
-        shutil.rmtree(old)
-    for stray in home.glob(".*"):
-        shutil.rmtree(stray)
-    return final
+    sync(draft)
 
 
 def load(run: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, None if there is none. Each damaged one is named on standard error.
+    """The newest checkpoint that is whole, None if there is none. Damaged ones before it are named on standard error.
 
     Raises InputError if there are checkpoints but none of them is whole.
     """
-    folders = _folders(run)
-    for folder in folders:
+    damages: list[InputError] = []
+    for folder in _folders(run):
         try:
-            return read(folder)
+            found = read(folder)
         except InputError as damage:
-            print(f"gcrl: {damage}; trying the one before", file=sys.stderr)
-    if folders:
-        raise InputError(f"no checkpoint in {run / 'checkpoints'} is whole: restore one from a copy, or train anew")
+            damages.append(damage)
+            continue
+        for passed in damages:
+            print(f"gcrl: {passed}; going on from the one before", file=sys.stderr)
+        return found
+    if damages:
+        raise InputError(f"{'; '.join(map(str, damages))}; none before is whole: restore one from a copy or train anew")
     return None
 
 
@@ -82,19 +104,23 @@ def read(folder: Path) -> Checkpoint:
     manifest = _parse(folder, "manifest.json", _bytes(folder, "manifest.json"))
     found = {path.name for path in folder.iterdir()} - {"manifest.json"}
     for name in sorted(found ^ set(manifest)):
-        raise InputError(f"checkpoint {folder} is damaged: {name} is {'not listed' if name in found else 'missing'}")
+        fault = "is not listed in manifest.json" if name in found else "is missing, though manifest.json lists it"
+        raise InputError(f"checkpoint {folder} is damaged: {name} {fault}")
     content = {name: _bytes(folder, name) for name in manifest}
     for name, digest in manifest.items():
         if hashlib.sha256(content[name]).hexdigest() != digest:
-            raise InputError(f"checkpoint {folder} is damaged: {name} does not match its sha256")
+            raise InputError(f"checkpoint {folder} is damaged: {name} does not match its sha256 in manifest.json")
     state = _parse(folder, "state.json", content.pop("state.json", b""))
-    tensors = {name.removesuffix(".safetensors"): safetensors.torch.load(data) for name, data in content.items()}
-    return Checkpoint(int(state["step"]), tensors, state)
+    try:
+        tensors = {name.removesuffix(".safetensors"): safetensors.torch.load(data) for name, data in content.items()}
+        return Checkpoint(int(state["step"]), tensors, state)
+    except (SafetensorError, LookupError, TypeError, ValueError):  # all hashes are right: somebody made it so
+        raise InputError(f"checkpoint {folder} was not written by this version of gcrl: train anew") from None
 
 
 def _folders(run: Path) -> list[Path]:
     """Checkpoints of a run, newest first."""
-    return sorted((run / "checkpoints").glob("[0-9]*"), reverse=True)
+    return sorted((p for p in (run / "checkpoints").glob("[0-9]*") if p.name.isdecimal()), reverse=True)
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -114,14 +140,6 @@ def _write(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _bytes(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
@@ -132,7 +150,7 @@ def _bytes(folder: Path, name: str) -> bytes:
 def _parse(folder: Path, name: str, data: bytes) -> dict[str, Any]:
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {folder} is damaged: {name} is not a JSON object")

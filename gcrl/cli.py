@@ -9,19 +9,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gcrl.run import RunError
 from tasks import InputError, SimulatorError
 
 
 def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
-    """main(args), with exit code 2 for bad input and 1 for a simulator that broke in the middle of a run."""
+    """main(args), with exit code 2 for bad input and 1 for what broke in the middle of a run; then a line says why."""
     try:
         return main(args)
-    except InputError as error:
-        print(f"gcrl: {error}", file=sys.stderr)
-        return 2
-    except SimulatorError as error:
-        print(f"gcrl: {error}", file=sys.stderr)
-        return 1
+    except (InputError, SimulatorError, RunError) as error:
+        print("gcrl:", " ".join(str(error).split()), file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print("gcrl: interrupted before there was anything to save", file=sys.stderr)
+        return 130
 
 
 def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any:
@@ -36,8 +37,8 @@ def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", " ", complaint.getvalue())
+        text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]|-{4,}|^[|+]|[|+]$", " ", complaint.getvalue(), flags=re.MULTILINE)
         said = re.sub(r"\s+", " ", text).strip()
         said = re.split(" Got errors| Argument helptext| For full helptext| Similar options", said)[0]
-        said = said.removeprefix("Value error ").removeprefix("Unrecognized options ").removeprefix("Parsing error ")
+        said = re.sub("^(Value error|Unrecognized options|Parsing error|Missing argument|Required options) ", "", said)
         raise InputError(f"{said.rstrip('.')}; `--help` shows the flags") from None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gcrl.run import RunError
 from relabel.replay import State
 from tasks.task import Episode, SimulatorError, Task
 
 Vector = NDArray[np.float32]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def episode_seed(*path: int) -> int:
@@ -36,17 +37,22 @@ class Lane:
         self.desired: list[Vector] = []
         self.reward: list[float] = []
         self.terminated = False
-        self._see(self.env.reset(seed=seed)[0])
+        self._see(self._ask(self.env.reset, seed=seed)[0])
 
     def step(self, action: Vector) -> bool:
         """Act (A,); is the episode over? Raises SimulatorError where the simulator breaks its contract."""
-        raw, reward, terminated, truncated, _ = self.env.step(action)
-        self.action.append(action)
-        self.reward.append(float(reward))
+        if not np.isfinite(action).all():
+            raise RunError("the policy has diverged, an action of it is not finite: train anew with a lower --lr")
+        self.action.append(np.array(action, np.float32))  # a copy: the caller may use its array again
+        raw, reward, terminated, truncated, _ = self._ask(self.env.step, action.copy())  # some scribble in it
+        try:
+            self.reward.append(float(reward))
+        except (TypeError, ValueError):
+            raise SimulatorError(self._where(f"a reward that is no number, {reward!r}")) from None
         self.terminated = bool(terminated)
         self._see(raw)
-        if not math.isfinite(self.reward[-1]):
-            raise SimulatorError(self._where(f"reward {reward}"))
+        if not abs(self.reward[-1]) <= LARGEST:
+            raise SimulatorError(self._where(f"the reward {reward}, which is not finite in single precision"))
         return bool(self.terminated or truncated or len(self.action) >= self.task.horizon)
 
     def episode(self) -> Episode:
@@ -60,21 +66,33 @@ class Lane:
             self.terminated,
         )
 
+    def _ask(self, question: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The simulator's answer."""
+        try:
+            return question(*args, **kwargs)
+        except Exception as error:
+            raise SimulatorError(self._where(f"the error {type(error).__name__}: {error}")) from error
+
     def _see(self, raw: Any) -> None:
         goals = self.task.goal_dim > 0
-        observation = np.asarray(raw["observation"] if goals else raw, np.float32)
-        desired = np.asarray(raw["desired_goal"] if goals else (), np.float32)
-        for name, x, size in (("observation", observation, self.task.obs_dim), ("goal", desired, self.task.goal_dim)):
-            if x.shape != (size,):
-                raise SimulatorError(self._where(f"{name} of shape {x.shape}, not ({size},)"))
+        try:  # copies: a simulator may write its next observation where this one is
+            observation = np.array(raw["observation"] if goals else raw, np.float32)
+            desired = np.array(raw["desired_goal"] if goals else (), np.float32)
+        except (LookupError, TypeError, ValueError):
+            raise SimulatorError(self._where(f"an observation that cannot be read, a {type(raw).__name__}")) from None
+        for name, x, n in (("an observation", observation, self.task.obs_dim), ("a goal", desired, self.task.goal_dim)):
+            if x.shape != (n,):
+                raise SimulatorError(self._where(f"{name} of shape {x.shape}, not ({n},)"))
             if not np.isfinite(x).all():
-                raise SimulatorError(self._where(f"{name}[{int(np.argmin(np.isfinite(x)))}] that is not finite"))
+                at = int(np.argmin(np.isfinite(x)))
+                raise SimulatorError(self._where(f"{name} whose number {at} is not finite, {x[at]}"))
         self.observation.append(observation)
         self.desired.append(desired)
 
     def _where(self, what: str) -> str:
         at = f"step {len(self.action)} of the episode with reset seed {self.seed}"
-        return f"the simulator of {self.task.name} gave a {what} at {at}; nothing of this episode was kept"
+        what = " ".join(what.split())  # a simulator's own words may have many lines
+        return f"the simulator of {self.task.name} gave {what}, at {at}; nothing of this episode was kept"
 
 
 class Collector:
@@ -112,7 +130,12 @@ class Collector:
         return out
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> bool:
-        """Play the partial episodes again. Did every simulator come to the very state that it was left in?"""
+        """Play the partial episodes again. Did every simulator come to the very state that it was left in?
+
+        Raises ValueError if the snapshot is of another number of lanes.
+        """
+        if len(snapshot["episodes"]) != len(self.lanes):
+            raise ValueError(f"{len(snapshot['episodes'])} lanes, not {len(self.lanes)}")
         exact = True
         self.episodes = [int(n) - 1 for n in snapshot["episodes"]]
         for i, lane in enumerate(self.lanes):

@@ -19,10 +19,16 @@ from gcrl import policy, video
 from gcrl.agents import Agent
 from gcrl.cli import guarded, parse
 from gcrl.collect import Lane, episode_seed
+from gcrl.run import RunError
 from relabel.replay import State
-from tasks import InputError, Task
+from tasks import InputError, SimulatorError, Task
 
-SEED = 20_000_000  # apart from every training seed: those are counted from (run seed, lane, episode)
+SEED = 0
+
+
+def evaluation_seed(seed: int, n: int) -> int:
+    """The reset seed of the n-th episode: one that no training run plays, those being counted from three numbers."""
+    return episode_seed(seed, n, 0, 1)
 
 
 class Result(NamedTuple):
@@ -64,7 +70,7 @@ class Evaluator:
         outcomes = []
         for start in range(0, episodes, len(self.lanes)):
             numbers = range(start, min(start + len(self.lanes), episodes))
-            outcomes += self._play(agent, [episode_seed(seed, n) for n in numbers], device)
+            outcomes += self._play(agent, [evaluation_seed(seed, n) for n in numbers], device)
         last, ever, score, length = np.asarray(outcomes, float).T
         return Result(episodes, last.mean(), *interval(last), ever.mean(), score.mean(), length.mean())
 
@@ -119,14 +125,26 @@ def report(s: Settings) -> dict[str, Any]:
     """Play the episodes and say how they went. Raises InputError for a run or a flag that cannot be used."""
     if s.episodes < 1:
         raise InputError(f"--episodes {s.episodes}: must be at least 1")
+    if s.seed < 0:
+        raise InputError(f"--seed {s.seed}: must be 0 or more")
     if s.video:
         os.environ.setdefault("MUJOCO_GL", "egl")
         video.check()
     agent, plan, step = policy.load(s.run, s.device)
-    evaluator = Evaluator(plan.task, render_mode="rgb_array" if s.video else None)
-    result = evaluator(agent, s.episodes, s.seed, plan.device)
-    if s.video:
-        print(video.write(evaluator.frames, s.run / "video.mp4"))
+    try:
+        evaluator = Evaluator(plan.task, render_mode="rgb_array" if s.video else None)
+        result = evaluator(agent, s.episodes, s.seed, plan.device)
+        if s.video:
+            print(video.write(evaluator.frames, s.run / "video.mp4"))
+    except (InputError, SimulatorError, RunError):
+        raise
+    except Exception as error:  # each simulator has its own for a machine that it cannot draw on
+        if not s.video:
+            raise
+        raise InputError(
+            f"--video: {plan.task.name} cannot be drawn here ({type(error).__name__}: {error}): "
+            f"mend that, set MUJOCO_GL to egl, osmesa or glfw, or drop the flag"
+        ) from error
     said = result._asdict()
     return {"task": plan.task.name, "step": step, "return": said.pop("mean_return"), **said}
 

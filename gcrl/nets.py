@@ -57,6 +57,8 @@ class Normaliser(nn.Module):
 
     def observe(self, x: Tensor) -> None:
         """Take x (N, D) into the statistics (Chan et al. 1979)."""
+        if not x.numel():
+            return
         x = x.double()
         n, total = len(x), self.count + len(x)
         delta = x.mean(0) - self.mean

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gcrl.evaluate import Result
 from gcrl.plot import curve
-from gcrl.run import Table
+from gcrl.run import Table, sync
 from gcrl.settings import Plan
 
 
@@ -95,6 +95,8 @@ class Progress:
 
     def saved(self) -> float:
         """A checkpoint is being written now; the seconds of training that go into it."""
+        for table in self.tables.values():
+            sync(table.path)  # no checkpoint is ever ahead of the rows
         self._saved = time.perf_counter()
         return self.clock()
 

@@ -10,6 +10,7 @@ progress.csv and eval.csv hold no clock time, so that a resumed run writes the r
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import platform
@@ -17,19 +18,25 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tasks.task import InputError
 
 PACKAGES = ("gcrl", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "safetensors")
 
 
+class RunError(RuntimeError):
+    """A run that had begun cannot go on. Its text is one line: what, where, what to do."""
+
+
 def create(home: Path, name: str, config: Mapping[str, Any]) -> Path:
     """A new folder below `home` that no other start can share, with everything in it that a resume needs."""
-    draft = home / f".{name}-{os.getpid()}"
+    draft = home / f".{name}-{uuid4().hex}"  # a process id comes back, and threads share one
     try:
         home.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
@@ -41,23 +48,42 @@ def create(home: Path, name: str, config: Mapping[str, Any]) -> Path:
             folder = home / (f"{name}-{stamp}" + (f"-{count}" if count > 1 else ""))
             try:
                 draft.rename(folder)  # fails if the folder is there: none of ours is ever empty
+                sync(home)
                 return folder
             except OSError:
                 if not folder.exists():
                     raise
         raise InputError(f"{home} already holds 999 runs of this second; wait one")
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise InputError(f"cannot write to {home}: {error.strerror}; give another folder with --runs") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # nothing is there once it has its name
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """One process at a time trains in a folder. The kernel ends the claim however the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"another process is training in {folder}: wait for its end, or stop it") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The configuration that a run was started with. Raises InputError if the folder is not a run."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} is not a run: it has no config.json; `ls runs` shows the runs") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be read: {error}; restore it from a copy") from None
     if not isinstance(config, dict):
         raise InputError(f"{folder / 'config.json'} is not a JSON object; restore it from a copy")
@@ -81,12 +107,12 @@ class Table:
         """All whole rows."""
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if None not in row.values()]
+        with self.path.open(newline="", errors="replace") as file:
+            return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
 
     def cut(self, step: int) -> None:
         """Forget the rows after `step`: what a killed run wrote beyond its last checkpoint."""
-        rows = [row for row in self.rows() if row["step"].isdigit() and int(row["step"]) <= step]
+        rows = [row for row in self.rows() if row.get("step", "").isdecimal() and int(row["step"]) <= step]
         self._rewrite(rows, list(rows[0]) if rows else [])
 
     def append(self, row: Mapping[str, object]) -> None:
@@ -120,3 +146,13 @@ def versions() -> dict[str, str]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names, before anything else happens."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

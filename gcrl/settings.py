@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, get_type_hints
+from types import UnionType
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -20,7 +22,7 @@ from relabel import goals
 from tasks import InputError, Task
 
 A = TypeVar("A")
-DEFAULT_AGENT = "td3"
+DEFAULT_AGENT = "ddpg"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Settings(Generic[A]):
 
     task: str = "fetch-reach"
     """what to learn; `gcrl list` shows all"""
-    relabel: str = "future"
+    relabel: str = "future:0.4,random:0.4"
     """goal strategy, or shares of several: future:0.4,desired:0.4"""
     agent: str = DEFAULT_AGENT
     """ddpg, td3 or sac"""
@@ -47,6 +49,8 @@ class Settings(Generic[A]):
     """environment steps with uniform actions at the start"""
     gamma: float | None = None
     """discount; none: 1 - 1 / horizon, at most 0.99"""
+    n_step: int | None = None
+    """steps of reward before the bootstrap; none: the task's own"""
     replay: int = 1_000_000
     """transitions kept"""
     eval_every: int | None = None
@@ -79,11 +83,11 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
     saved = from_json(run.config_of(known.resume), known.resume)
     agent = [] if known.agent is None else ["--agent", known.agent]
     asked = _parse([*agent, *rest], saved)
-    for field in dataclasses.fields(Settings):
-        old, new = getattr(saved, field.name), getattr(asked, field.name)
-        if old != new and field.name not in ("steps", "save_seconds", "threads", "device", "runs"):
+    before, after = ({**vars(s), **vars(s.algorithm)} for s in (saved, asked))
+    for name, old in before.items():
+        if old != after[name] and name not in ("algorithm", "steps", "save_seconds", "threads", "device", "runs"):
             raise InputError(
-                f"--resume {known.resume} goes on with {field.name} = {old}, not {new}: "
+                f"--resume {known.resume} goes on with {name} = {old}, not {after[name]}: "
                 f"drop the flag, or start a new run without --resume"
             )
     return asked, known.resume
@@ -118,6 +122,7 @@ class Plan:
     task: Task
     device: torch.device
     gamma: float
+    n_step: int
     steps: int
     eval_every: int
 
@@ -128,8 +133,8 @@ class Plan:
         task = tasks.get(s.task)
         if task.goal_dim == 0 and s.relabel != "none":
             s = dataclasses.replace(s, relabel="none")  # no goals, nothing to relabel
-        _check_numbers(s, "")
-        _check_numbers(s.algorithm, "")
+        _check_numbers(s)
+        _check_numbers(s.algorithm)
         gamma = min(0.99, 1 - 1 / task.horizon) if s.gamma is None else s.gamma
         if not 0 <= gamma < 1:
             raise InputError(f"--gamma {gamma}: must lie in [0, 1)")
@@ -140,24 +145,41 @@ class Plan:
             )
         steps = task.budget if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
-        return Plan(s, task, _device(s.device), gamma, steps, eval_every)
+        return Plan(s, task, _device(s.device), gamma, s.n_step or task.n_step, steps, eval_every)
 
 
-def _check_numbers(settings: object, prefix: str) -> None:
-    """Counts are at least 1, other numbers finite and not negative, subset <= critics."""
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),  # torch takes no more
+    "warmup": (0, math.inf),
+    "eval_episodes": (0, math.inf),
+    "replay": (1, 10**12),
+    "threads": (1, 1024),
+    "hidden": (1, 10**6),
+    "tau": (0, 1),
+    "dropout": (0, 0.99),
+    "random": (0, 1),
+    "alpha": (1e-6, math.inf),  # its logarithm is learned
+    "entropy": (-math.inf, math.inf),
+}
+"""Where a count may be other than 1 or more, and another number other than 0 or more."""
+
+
+def _check_numbers(settings: object) -> None:
+    """All numbers finite and within their limits, at least one hidden layer, subset <= critics."""
     hints = get_type_hints(type(settings))
-    may_be_zero = {"seed", "warmup", "utd", "eval_episodes"}
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value, flag = getattr(settings, field.name), f"--{prefix}{field.name.replace('_', '-')}"
-        values = value if isinstance(value, tuple) else (value,)
-        for x in values:
-            if isinstance(x, bool) or not isinstance(x, int | float) or field.name == "entropy":
+        value, flag = getattr(settings, field.name), f"--{field.name.replace('_', '-')}"
+        if value == ():
+            raise InputError(f"{flag}: give at least one number")
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, bool) or not isinstance(x, int | float):
                 continue
             whole = hints[field.name] in (int, int | None, tuple[int, ...])
-            if not (x >= (0 if field.name in may_be_zero or not whole else 1) and x < float("inf")):
-                raise InputError(
-                    f"{flag} {x}: must be {'a positive whole' if whole else 'a finite, not negative'} number"
-                )
+            low, high = LIMITS.get(field.name, (1 if whole else 0, math.inf))
+            if not (low <= x <= high and math.isfinite(x)):
+                limits = f", {low} or more" if math.isinf(high) else f" from {low} to {high}"
+                kind = "a whole" if whole else "a finite"
+                raise InputError(f"{flag} {x}: must be {kind} number{limits if math.isfinite(low) else ''}")
     critics, subset = getattr(settings, "critics", 1), getattr(settings, "subset", 1)
     if subset > critics:
         raise InputError(f"--subset {subset}: must not be more than --critics {critics}")
@@ -181,6 +203,22 @@ def from_json(content: dict[str, Any], where: Path) -> Settings[Any]:
     try:
         kind = AGENTS[known_agent(content["agent"])].Settings
         algorithm = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["algorithm"].items()})
-        return Settings(**dict(content, algorithm=algorithm, runs=Path(content["runs"])))
+        settings = Settings(**dict(content, algorithm=algorithm, runs=Path(content["runs"])))
+        for part in (settings, algorithm):
+            for name, hint in get_type_hints(type(part)).items():
+                if not _fits(getattr(part, name), hint):
+                    raise TypeError(f"{name} is {getattr(part, name)!r}")
+        return settings
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where / 'config.json'} does not fit this version of gcrl ({error}): train anew") from None
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Is a value of config.json what its field is declared to be. A whole number passes for any number."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, kind) for kind in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(x, get_args(hint)[0]) for x in value)
+    if hint in (int, float):
+        return type(value) in (int, hint)
+    return not isinstance(hint, type) or isinstance(value, hint)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from gcrl.cli import guarded
 from gcrl.collect import Collector
 from gcrl.evaluate import Evaluator, Result
 from gcrl.progress import Progress
+from gcrl.run import RunError
 from gcrl.settings import Plan, Settings, command_line, to_json
 from relabel.goals import parse
 from relabel.replay import Replay
@@ -45,7 +47,7 @@ class Training:
         self.rng = np.random.default_rng(s.seed)
         self.agent = policy.make(plan)
         slots = s.replay + -(-s.replay // plan.task.horizon)  # T + 1 observations for T transitions
-        self.replay = Replay([plan.task], slots, parse(s.relabel, plan.gamma), plan.gamma, plan.device)
+        self.replay = Replay([plan.task], slots, parse(s.relabel, plan.gamma), plan.gamma, plan.n_step, plan.device)
         self.collector = Collector([plan.task], s.lanes, s.seed)
         self.steps = self.updates = self.episodes = 0
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
@@ -108,8 +110,15 @@ class Training:
 
     def restore(self, saved: Checkpoint, where: Path) -> float:
         """Bring back what `save` wrote; the seconds trained so far. Raises InputError if it belongs to another run."""
-        state, tensors = saved.state, saved.tensors
         policy.restore(self.agent, saved, where, self.plan)
+        try:
+            return self._restore(saved.state, saved.tensors)
+        except (InputError, SimulatorError, RunError):
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the checkpoint in {where} does not fit its config.json ({error}): train anew") from error
+
+    def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> float:
         load_optimizer_state(self.agent, tensors["optimizers"])
         for k, store in enumerate(self.replay.stores):
             store.load({name: x.numpy() for name, x in tensors[f"replay.{k}"].items()})
@@ -124,27 +133,58 @@ class Training:
 
 
 def train(settings: Settings[Any], resume: Path | None = None) -> Path:
-    """Train as `settings` say, in a new run folder or on in `resume`; the folder. Raises InputError, SimulatorError."""
+    """Train as `settings` say, in a new run folder or on in `resume`; the folder.
+
+    Raises InputError where nothing has begun, RunError where the run can not go on, Stopped.
+    """
     plan = Plan.of(settings)
-    settings = plan.settings
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(plan.settings.threads)
+    training = begin(plan)
+    name = f"{plan.task.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
+    folder = resume or run.create(settings.runs, name, to_json(plan.settings))
+    again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
+    with run.claimed(folder):
+        try:
+            seconds = 0.0 if resume is None else go_on(training, folder)
+            if learn(training, folder, seconds):
+                return folder
+        except SimulatorError as error:
+            raise RunError(f"{error}; once that is mended {again}") from error
+        except OSError as error:
+            raise RunError(f"cannot write to {folder} ({error.strerror or error}); once it can be, {again}") from error
+    raise Stopped(f"saved at {training.steps} steps; {again}")
+
+
+def begin(plan: Plan) -> Training:
+    """A run at its first step. Raises InputError if its simulator or this machine cannot carry it."""
     try:
-        training, saved, seconds = Training(plan), None, 0.0
+        return Training(plan)
     except SimulatorError as error:
-        raise InputError(str(error)) from None
-    if resume is None:
-        name = f"{plan.task.name}-{settings.agent}".replace(":", "-").replace("/", "-")
-        folder = run.create(settings.runs, name, to_json(settings))
-    else:
-        folder = resume
-        saved = checkpoint.load(folder)
-        if saved is not None and saved.step >= plan.steps:
-            raise InputError(f"{folder} is complete at {saved.step} steps: give --steps more than that to go on")
-        seconds = training.restore(saved, folder) if saved is not None else 0.0
-        run.write_config(folder, to_json(settings))
+        raise InputError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise
+        raise InputError("too large for the memory: give less with --replay, --hidden, --critics or --lanes") from error
+
+
+def go_on(training: Training, folder: Path) -> float:
+    """Bring a run to its newest checkpoint; the seconds trained so far."""
+    saved = checkpoint.load(folder)
+    if saved is not None and saved.step >= training.plan.steps:
+        raise InputError(f"{folder} is complete at {saved.step} steps: give --steps more than that to go on")
+    seconds = 0.0 if saved is None else training.restore(saved, folder)
+    checkpoint.cut(folder, training.steps)
+    run.write_config(folder, to_json(training.plan.settings))
+    return seconds
+
+
+def learn(training: Training, folder: Path, seconds: float) -> bool:
+    """Train to the end, or to a signal and a checkpoint: is this the end?"""
+    plan = training.plan
+    settings = plan.settings
     with Progress(folder, plan, training.steps, seconds) as progress, stop_signals() as stop:
         evaluator = Evaluator(plan.task) if settings.eval_episodes else None
-        while training.steps < plan.steps:
+        while True:
             before = training.steps
             training.step()
             progress.advance(training.steps)
@@ -154,11 +194,11 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
             if evaluator and (_crossed(before, training.steps, plan.eval_every) or last):
                 with progress.untimed():
                     progress.evaluated(training.steps, evaluate(evaluator, training))
-            if stop or last or (progress.save_due() and _crossed(before, training.steps, settings.log_every)):
+            stopped = bool(stop)  # asked once: a signal may come at any moment
+            if stopped or last or (progress.save_due() and _crossed(before, training.steps, settings.log_every)):
                 training.save(folder, progress.saved())
-            if stop:
-                raise Stopped(f"saved at {training.steps} steps; go on with: gcrl train --resume {folder}")
-    return folder
+            if stopped or last:
+                return last
 
 
 def evaluate(evaluator: Evaluator, training: Training) -> Result:

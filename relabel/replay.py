@@ -58,8 +58,9 @@ class Batch(NamedTuple):
 class Replay:
     """The stores of all tasks, and how transitions leave them.
 
-    `relabel` chooses the goals and `gamma` is the discount of one step. Tasks share the layout of observation, action
-    and goal; each learns here from its own store, with an equal share of the batch.
+    `relabel` chooses the goals, `gamma` is the discount of one step, `n_step` how many steps a transition spans. Tasks
+    share the layout of observation, action and goal; each learns here from its own store, with an equal share of the
+    batch.
     """
 
     def __init__(
@@ -68,19 +69,21 @@ class Replay:
         capacity: int,
         relabel: Strategy,
         gamma: float,
+        n_step: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
         if len({(t.obs_dim, t.action_dim, t.goal_dim) for t in tasks}) != 1:
             raise InputError("tasks of one replay must share the sizes of observation, action and goal")
         self.stores = [EpisodeStore(task, capacity) for task in tasks]
-        self.relabel, self.gamma, self.device = relabel, gamma, torch.device(device)
+        self.relabel, self.gamma, self.n_step, self.device = relabel, gamma, n_step, torch.device(device)
 
     def __len__(self) -> int:
         """Transitions over all tasks."""
         return sum(len(store) for store in self.stores)
 
-    def sample(self, rng: np.random.Generator, size: int, n: int = 1) -> Batch:
-        """`size` transitions of n steps each, uniform over the tasks that have data and over their transitions."""
+    def sample(self, rng: np.random.Generator, size: int, n: int | None = None) -> Batch:
+        """`size` transitions of n (none: n_step) steps, uniform over the tasks that have data and their transitions."""
+        n = self.n_step if n is None else n
         filled = [k for k, store in enumerate(self.stores) if len(store)]
         if not filled:
             raise InputError("the replay is empty: no episode has finished yet")

@@ -42,6 +42,7 @@ _maze = partial(
     success=arrived,
     reward=partial(bonus_if, arrived),
     reward_range=(0.0, 1.0),
+    n_step=10,
 )
 
 

@@ -95,6 +95,8 @@ class Task:
     """Tasks of one family share the body and the layout of observation and action."""
     scene: str
     """Tasks of one scene share the dynamics, so that their data may be shared without bias."""
+    n_step: int = 1
+    """Steps of reward before a default run bootstraps: more where the control rate is high for the way to go."""
     budget: int = 100_000
     """Environment steps of a default training run."""
 

@@ -18,13 +18,12 @@ Metrics = dict[str, Tensor]
 class Agent(nn.Module):
     """draw (what data one update needs), update (one gradient step), act.
 
-    `optimizers` by name are part of the state that is saved; a buffer `updates` counts the gradient steps.
+    `optimizers` by name are part of the state that is saved, and so is `updates`, the number of gradient steps.
     """
 
     Settings: ClassVar[type[Any]]
     settings: Any
     optimizers: dict[str, torch.optim.Optimizer]
-    updates: Tensor
 
     def __init__(self, spec: Spec, settings: Any) -> None:
         super().__init__()
@@ -32,7 +31,13 @@ class Agent(nn.Module):
         self.spec = spec
         self.encode = Encoder(spec)
         self.optimizers = {}
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.updates = 0
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.updates)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.updates = int(state)
 
     def draw(self, replay: Replay, rng: np.random.Generator) -> Any:
         """The data one update needs."""
@@ -81,5 +86,5 @@ def load_optimizer_state(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
         for path, value in tensors.items():
             owner, i, key = path.split(".")
             if owner == name:
-                state.setdefault(int(i), {})[key] = value
+                state.setdefault(int(i), {})[key] = value.clone()  # torch would keep and change the caller's own
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

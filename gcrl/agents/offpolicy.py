@@ -32,12 +32,10 @@ class OffPolicySettings:
     """normalise the critic's hidden layers"""
     dropout: float = 0.0
     """of the critic's hidden layers (DroQ: 0.01)"""
-    tau: float = 0.005
+    tau: float = 0.02
     """how fast the targets follow"""
     delay: int = 1
     """critic updates for one actor update"""
-    n_step: int = 1
-    """steps of reward before the bootstrap"""
     clip_target: bool = True
     """keep the critic's targets within what the task's rewards allow"""
 
@@ -58,14 +56,14 @@ class OffPolicy(Agent):
         self.optimizers = {"critic": adam(self.critic, s.lr), "actor": adam(self.actor, s.lr)}
 
     def draw(self, replay: Replay, rng: np.random.Generator) -> Batch:
-        return replay.sample(rng, self.settings.batch, self.settings.n_step)
+        return replay.sample(rng, self.settings.batch)
 
     def update(self, data: Batch) -> Metrics:
         critic_loss = self.critic_loss(data)
         step(self.optimizers["critic"], critic_loss)
         metrics = {"critic_loss": critic_loss.detach()}
         self.updates += 1
-        if int(self.updates) % self.settings.delay == 0:
+        if self.updates % self.settings.delay == 0:
             metrics |= self.improve(data)
         follow(self.target, self.critic, self.settings.tau)
         return metrics

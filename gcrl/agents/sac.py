@@ -45,11 +45,12 @@ class SAC(OffPolicy):
         return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
 
     def actor_loss(self, b: Batch) -> Tensor:
-        """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s)"""
+        """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s); the mean if the target takes a subset (REDQ)"""
         return self.soft_loss(b, *self.actor.sample(self.encode(b.state)))
 
     def soft_loss(self, b: Batch, a: Tensor, logp: Tensor) -> Tensor:
-        q = self.critic(self.encode(b.state), a).amin(0)
+        q = self.critic(self.encode(b.state), a)
+        q = q.mean(0) if self.settings.subset < len(q) else q.amin(0)
         return (self.log_alpha.exp()[b.task] * logp - q).mean()
 
     def alpha_loss(self, b: Batch, logp: Tensor) -> Tensor:

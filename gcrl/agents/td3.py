@@ -16,8 +16,6 @@ class TD3Settings(DDPGSettings):
     """heads of the critic (REDQ: 10)"""
     subset: int = 2
     """of how many heads, drawn at random, the target is the minimum"""
-    delay: int = 2
-    """critic updates for one actor update"""
     target_noise: float = 0.2
     """deviation of the noise on the target's action"""
     target_noise_clip: float = 0.5
