@@ -16,7 +16,7 @@ def _shadow() -> str | None:
 
 if _found := _shadow():
     _message = f"gcrl: {_found}: rename it, leave its folder, or use the console script `gcrl`"
-    if "-m" in sys.orig_argv[1:2]:  # python -m gcrl...: a person reads this
+    if sys.argv[:1] == ["-m"]:  # python -m gcrl...: a person reads this
         print(_message, file=sys.stderr)
         raise SystemExit(2)
     raise ImportError(_message)

@@ -116,7 +116,7 @@ def known_agent(name: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings, checked, with nothing left open."""
+    """Settings, checked, with nothing left open: what they say stands beside them in one type each."""
 
     settings: Settings[Any]
     task: Task
@@ -145,7 +145,9 @@ class Plan:
             )
         steps = task.budget if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
-        return Plan(s, task, _device(s.device), gamma, s.n_step or task.n_step, steps, eval_every)
+        n_step = task.n_step if s.n_step is None else s.n_step
+        s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every)
+        return Plan(s, task, _device(s.device), gamma, n_step, steps, eval_every)
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -153,8 +155,11 @@ LIMITS: dict[str, tuple[float, float]] = {
     "warmup": (0, math.inf),
     "eval_episodes": (0, math.inf),
     "replay": (1, 10**12),
+    "lanes": (1, 1024),
     "threads": (1, 1024),
-    "hidden": (1, 10**6),
+    "n_step": (1, 1000),
+    "batch": (1, 2**20),
+    "hidden": (1, 2**20),
     "tau": (0, 1),
     "dropout": (0, 0.99),
     "random": (0, 1),

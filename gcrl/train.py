@@ -182,7 +182,7 @@ def learn(training: Training, folder: Path, seconds: float) -> bool:
     """Train to the end, or to a signal and a checkpoint: is this the end?"""
     plan = training.plan
     settings = plan.settings
-    with Progress(folder, plan, training.steps, seconds) as progress, stop_signals() as stop:
+    with stop_signals() as stop, Progress(folder, plan, training.steps, seconds) as progress:
         evaluator = Evaluator(plan.task) if settings.eval_episodes else None
         while True:
             before = training.steps
