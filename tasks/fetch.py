@@ -204,7 +204,7 @@ TASKS: list[Task] = [
         make=partial(make, "FetchReach-v4"),
         description="move the gripper to the target",
         scene="fetch-reach",
-        budget=2_000,
+        budget=1_500,
     ),
     _moves_object(
         name="fetch-push",

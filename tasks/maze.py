@@ -80,7 +80,7 @@ def ant(maze: str, horizon: int, budget: int, where: str) -> Task:
 
 TASKS: list[Task] = [
     point("Open", 300, 50_000, "across the open field to the target"),
-    point("UMaze", 300, 50_000, "around the U-shaped corridor to the target"),
+    point("UMaze", 300, 20_000, "around the U-shaped corridor to the target"),
     point("Medium", 600, 200_000, "through the medium maze to the target"),
     point("Large", 800, 400_000, "through the large maze to the target"),
     ant("UMaze", 700, 1_000_000, "around the U-shaped corridor to the target"),
