@@ -1,4 +1,4 @@
-"""One tester for all agents: what holds for any of them, under every setting that they have; and known answers."""
+"""One tester for all agents, under every setting they have, and known answers. Long: there is to be only one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line says what to do, whether a person, a file, a simulator or a disk failed. Exit 2 before a run, 1 in it."""
+"""One line says what to do, whoever failed; exit 2 before a run, 1 in it. Long: a table of bad inputs."""
 
 from __future__ import annotations
 

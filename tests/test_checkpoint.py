@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written, damage is named, and no moment to die or to run full loses one."""
+"""Checkpoints: read is what was written, damage is named, no death loses one. Long: one file a module."""
 
 from __future__ import annotations
 

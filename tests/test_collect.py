@@ -1,4 +1,4 @@
-"""Lanes against a simulator whose numbers say where they come from: what is kept, when it ends, how it comes back."""
+"""Lanes against a simulator whose numbers say where they come from. Long: one file a module."""
 
 from __future__ import annotations
 

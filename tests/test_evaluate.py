@@ -1,4 +1,4 @@
-"""Evaluation: the same episodes for every policy, played without a trace, and counted as an independent loop counts."""
+"""Evaluation as an independent loop counts it, played without a trace. Long: one file a module."""
 
 from __future__ import annotations
 

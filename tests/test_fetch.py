@@ -1,4 +1,4 @@
-"""The fast Fetch step: the stock environment's bits, whatever happened before, in less time."""
+"""The fast Fetch step: the stock environment's bits in less time. Long: it holds a proof about meshes."""
 
 import hashlib
 import os

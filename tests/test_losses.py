@@ -1,4 +1,4 @@
-"""Every loss against its equation in NumPy, from the weights; the pieces that losses are made of; and one step."""
+"""Every loss against its equation in NumPy, from the weights. Long: one equation an algorithm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks against the same networks written another way: separate layers, NumPy statistics, returns by brute force."""
+"""Networks against the same networks written another way. Long: one file a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was cut off goes on to the weights and the rows of one that was not, to the bit."""
+"""A run that was cut off goes on as one that was not, to the bit. Long: one file a promise."""
 
 from __future__ import annotations
 

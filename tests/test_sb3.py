@@ -1,4 +1,4 @@
-"""The bridge to Stable-Baselines3, driven by SB3 itself: what its algorithms draw against what the simulator noted.
+"""The bridge to Stable-Baselines3, driven by SB3 itself. Long: one file a module.
 
 Every observation of the walk is (x, episode, t) and every desired goal (x, -1 - episode, t), so a row says what it is.
 """
