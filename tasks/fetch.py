@@ -111,8 +111,8 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.mujoco.mj_comPos(self.model, self.data)
         obs = self.vector()
         achieved = (self.object_pos if self.has_object else self.grip_pos).copy()
-        offset = achieved - self.goal
-        distance = math.sqrt(np.add.reduce(offset * offset))
+        x, y, z = (a - d for a, d in zip(achieved.tolist(), self.goal.tolist(), strict=True))
+        distance = math.sqrt(x * x + y * y + z * z)  # the order in which NumPy adds three numbers
         info = {"is_success": np.float32(distance < self.radius)}
         if self.render_mode == "human":
             self.render()
