@@ -53,6 +53,8 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         self.mujoco, self.stock, self.model = mujoco, stock, lighter(stock.model)
         self.data = mujoco.MjData(self.model)
+        self.everything = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+        self.state = np.zeros(mujoco.mj_stateSize(self.model, self.everything))
         self.action_space, self.observation_space = stock.action_space, stock.observation_space
         self.low, self.high = stock.action_space.low, stock.action_space.high
         self.metadata, self.render_mode = stock.metadata, stock.render_mode
@@ -83,7 +85,8 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
         super().reset(seed=seed)
         self.stock.np_random = self.np_random
         obs, info = self.stock.reset(options=options)
-        self.mujoco.mj_copyData(self.data, self.model, self.stock.data)
+        self.copy(self.stock.model, self.stock.data, self.model, self.data)
+        self.mujoco.mj_kinematics(self.model, self.data)
         self.goal = self.stock.goal
         return obs, info
 
@@ -143,8 +146,14 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
         )
 
     def render(self) -> Any:
-        self.mujoco.mj_copyData(self.stock.data, self.model, self.data)
+        self.copy(self.model, self.data, self.stock.model, self.stock.data)
+        self.mujoco.mj_forward(self.stock.model, self.stock.data)
         return self.stock.render()
+
+    def copy(self, model: Any, data: Any, to_model: Any, to_data: Any) -> None:
+        """All that the next step depends on, from one copy of the simulation to the other."""
+        self.mujoco.mj_getState(model, data, self.state, self.everything)
+        self.mujoco.mj_setState(to_model, to_data, self.state, self.everything)
 
     def close(self) -> None:
         self.stock.close()
