@@ -95,6 +95,13 @@ class Lane:
         return f"the simulator of {self.task.name} gave {what}, at {at}; nothing of this episode was kept"
 
 
+def seen(lanes: Sequence[Lane], task: NDArray[np.int64], device: torch.device | str = "cpu") -> State:
+    """Where the lanes stand, one row each, as the policy sees it; `task` is the index of each lane's."""
+    obs = np.stack([lane.observation[-1] for lane in lanes])
+    goal = np.stack([lane.desired[-1] for lane in lanes])
+    return State(*(torch.from_numpy(x).to(device) for x in (obs, goal, task)))
+
+
 class Collector:
     """Lanes that start their next episode as soon as one ends; lane i plays task i modulo the number of tasks."""
 
@@ -108,9 +115,7 @@ class Collector:
 
     def state(self, device: torch.device | str = "cpu") -> State:
         """What the policy sees now: one row a lane."""
-        obs = np.stack([lane.observation[-1] for lane in self.lanes])
-        goal = np.stack([lane.desired[-1] for lane in self.lanes])
-        return State(*(torch.from_numpy(x).to(device) for x in (obs, goal, self.task)))
+        return seen(self.lanes, self.task, device)
 
     def step(self, actions: Vector) -> list[tuple[int, Episode]]:
         """One step in every lane, actions (lanes, A); the episodes that ended with it, each with its task's index."""

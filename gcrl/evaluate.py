@@ -18,9 +18,8 @@ import tyro
 from gcrl import policy, video
 from gcrl.agents import Agent
 from gcrl.cli import guarded, parse
-from gcrl.collect import Lane, episode_seed
+from gcrl.collect import Lane, episode_seed, seen
 from gcrl.run import RunError
-from relabel.replay import State
 from tasks import InputError, SimulatorError, Task
 
 SEED = 0
@@ -83,11 +82,7 @@ class Evaluator:
         running, carry = [True] * len(lanes), None
         while any(running):
             # Finished lanes keep their row, so that a policy's carry keeps its shape.
-            obs = np.stack([lane.observation[-1] for lane in lanes])
-            goal = np.stack([lane.desired[-1] for lane in lanes])
-            task = np.zeros(len(lanes), np.int64)
-            state = State(*(torch.from_numpy(x).to(device) for x in (obs, goal, task)))
-            action, carry = agent.act(state, carry)
+            action, carry = agent.act(seen(lanes, np.zeros(len(lanes), np.int64), device), carry)
             for i, (lane, a) in enumerate(zip(lanes, action.cpu().numpy(), strict=True)):
                 if running[i]:
                     running[i] = not lane.step(a)

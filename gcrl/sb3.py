@@ -28,6 +28,7 @@ from gcrl import policy
 from gcrl.weights import read_weights
 from relabel.goals import parse
 from relabel.replay import Replay, State
+from relabel.store import slots_for
 from tasks import Episode, InputError, SimulatorError, Task
 
 __all__ = ["HindsightReplayBuffer", "Policy", "actor_of", "environment", "read_weights"]
@@ -95,7 +96,7 @@ class HindsightReplayBuffer(ReplayBuffer):
         if n_steps < 1 or (gamma is None and (n_steps > 1 or "geometric" in relabel)):
             raise InputError(f"n_steps {n_steps}, relabel {relabel!r}: give 1 or more steps, and the algorithm's gamma")
         power = 0.99 if gamma is None else gamma  # one step: SB3 discounts, by its own gamma
-        slots = buffer_size + -(-buffer_size // task.horizon)  # T + 1 observations for T transitions
+        slots = slots_for(buffer_size, task)
         self.empty = partial(Replay, [task], slots, parse(relabel if task.goal_dim else "none", power), power)
         self.rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - what SB3's own `seed` has seeded
         self.reset()

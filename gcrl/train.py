@@ -28,6 +28,7 @@ from gcrl.run import RunError
 from gcrl.settings import Plan, Settings, command_line, to_json
 from relabel.goals import parse
 from relabel.replay import Replay
+from relabel.store import slots_for
 from tasks import Episode, InputError, SimulatorError
 
 RECENT = 20  # training episodes over which success is averaged
@@ -46,7 +47,7 @@ class Training:
         self.plan = plan
         self.rng = np.random.default_rng(s.seed)
         self.agent = policy.make(plan)
-        slots = s.replay + -(-s.replay // plan.task.horizon)  # T + 1 observations for T transitions
+        slots = slots_for(s.replay, plan.task)
         self.replay = Replay([plan.task], slots, parse(s.relabel, plan.gamma), plan.gamma, plan.n_step, plan.device)
         self.collector = Collector([plan.task], s.lanes, s.seed)
         self.steps = self.updates = self.episodes = 0

@@ -132,11 +132,3 @@ class Replay:
         powers = (self.gamma ** np.arange(n + 1)).astype(np.float32)
         last = np.take_along_axis(terminated, length[:, None] - 1, 1)[:, 0]
         return (reward * counts) @ powers[:-1], powers[length] * ~last, length
-
-    @staticmethod
-    def goals(store: EpisodeStore, chosen: Index) -> Array:
-        """What a strategy's answer stands for: (B,) -> goals (B, G)."""
-        wanted = chosen < 0
-        slot = store.slot(np.maximum(chosen, ~chosen))
-        observation, _, desired, _, _ = store.split(store.gather(slot + ~wanted))
-        return np.where(wanted[:, None], desired, store.task.goal_of(observation))

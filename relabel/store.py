@@ -33,9 +33,10 @@ class Rows:
     size: int
     """transitions in the store"""
 
-    def take(self, which: NDArray[np.bool_]) -> Rows:
-        """The rows where `which` (B,) holds."""
-        return Rows(self.index[which], self.past[which], self.left[which], self.size)
+
+def slots_for(transitions: int, task: Task) -> int:
+    """The capacity that holds so many transitions of whole episodes: T + 1 observations for each T of them."""
+    return transitions + -(-transitions // task.horizon)
 
 
 class EpisodeStore:

@@ -20,10 +20,17 @@ from relabel.goals import (
     parse,
     random,
 )
-from relabel.replay import Replay
 from relabel.store import EpisodeStore, Rows
 from tasks.task import InputError
 from tests.test_store import LONGEST, fill, fits, walk_task
+
+
+def goals_of(store, chosen):
+    """What a strategy's answer stands for: (B,) -> goals (B, G)."""
+    slot = store.slot(np.where(chosen < 0, ~chosen, chosen))
+    achieved = store.task.goal_of(store.observation[(slot + 1) % store.capacity])
+    return np.where(chosen[:, None] < 0, store.desired[slot], achieved)
+
 
 # What step t of episode e may get as its goal, as markers: achieved after step k is (e, k + 1), desired (-1 - e, k).
 # `every` is each (episode, length) in the store.
@@ -64,7 +71,7 @@ def test_reachable_goals_are_exactly_the_allowed_ones(strategy, names, seed):
     kept = fill(store, seed, 40)
     draws = 2000
     index = np.repeat(np.arange(store.size), draws)
-    goals = Replay.goals(store, strategy(np.random.default_rng(seed), store.rows(index)))
+    goals = goals_of(store, strategy(np.random.default_rng(seed), store.rows(index)))
     assert goals.shape == (len(index), 3)
     every = [(int(e.observation[0, 1]), len(e.action)) for e in kept.episodes]
     for (e, t), mine in zip(kept.steps, goals.reshape(-1, draws, 3), strict=True):
@@ -78,7 +85,7 @@ def test_the_goal_carries_its_own_place(strategy, names):
     """Place x belongs to the markers: goals are whole rows of what was achieved or desired, not mixed columns."""
     store = EpisodeStore(walk_task(), 60)
     kept = fill(store, 1, 40)
-    goals = Replay.goals(store, strategy(np.random.default_rng(0), store.rows(np.arange(store.size))))
+    goals = goals_of(store, strategy(np.random.default_rng(0), store.rows(np.arange(store.size))))
     known = {tuple(o) for e in kept.episodes for o in e.observation[1:].tolist()}
     known |= {tuple(o) for e in kept.episodes for o in e.desired.tolist()}
     assert {tuple(goal) for goal in goals.tolist()} <= known

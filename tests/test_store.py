@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relabel.store import EpisodeStore, Rows, episodes
+from relabel.store import EpisodeStore, episodes
 from tasks.task import Episode, InputError, Task, never, part
 
 LONGEST = 12
@@ -198,13 +198,6 @@ def test_sampling_depends_on_the_generator_alone():
     one, two, other = (store.sample(np.random.default_rng(seed), 64).index for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
-
-
-def test_rows_take_keeps_the_rows_together():
-    rows = Rows(np.arange(6), np.arange(6) + 10, np.arange(6) + 20, 99)
-    taken = rows.take(np.array([True, False, False, True, True, False]))
-    same((taken.index, taken.past, taken.left), ([0, 3, 4], [10, 13, 14], [20, 23, 24]))
-    assert taken.size == 99
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 7, 50])
