@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relabel.store import EpisodeStore, episodes
+from relabel.store import EpisodeStore, episodes, slots_for
 from tasks.task import Episode, InputError, Task, never, part
 
 LONGEST = 12
@@ -198,6 +198,13 @@ def test_sampling_depends_on_the_generator_alone():
     one, two, other = (store.sample(np.random.default_rng(seed), 64).index for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 5])
+def test_slots_hold_so_many_whole_episodes_and_not_one_more(episodes):
+    task = walk_task()
+    assert slots_for(episodes * task.horizon, task) == episodes * (task.horizon + 1)
+    assert slots_for(episodes * task.horizon + 1, task) == episodes * (task.horizon + 1) + 2
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 7, 50])
