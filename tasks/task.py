@@ -95,6 +95,10 @@ class Task:
     """Tasks of one family share the body and the layout of observation and action."""
     scene: str
     """Tasks of one scene share the dynamics, so that their data may be shared without bias."""
+    skill: str = ""
+    """Tasks of one scene and one skill are so near that `--share groups` lets them share (MT-Opt, arXiv 2104.08212)."""
+    columns: tuple[int, ...] = ()
+    """Where the numbers of the observation lie in the longest one of the family; empty: it is one of those."""
     n_step: int = 1
     """Steps of reward before a default run bootstraps: more where the control rate is high for the way to go."""
     budget: int = 100_000
