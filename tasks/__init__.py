@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import gymnasium as _gymnasium
 
-from tasks import fetch, hand, maze
+from tasks import fetch, hand, kitchen, maze, metaworld, table
 from tasks.gymnasium import task_of
 from tasks.task import Episode, InputError, SimulatorError, Task
 
-__all__ = ["TASKS", "Episode", "InputError", "SimulatorError", "Task", "get"]
+__all__ = ["TASKS", "Episode", "InputError", "SimulatorError", "Task", "find", "get"]
 
-TASKS: dict[str, Task] = {task.name: task for table in (fetch, maze, hand) for task in table.TASKS}
+FAMILIES = (fetch, table, maze, hand, kitchen, metaworld)
+TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
+SETS: dict[str, list[str]] = {**metaworld.SETS}
+"""Names that stand for several tasks."""
+
+
+def find(names: Sequence[str]) -> list[Task]:
+    """The tasks of these names; a pattern with *, a set, a scene or a family stands for all of its tasks."""
+    if not names:
+        raise InputError("--task: give at least one; `gcrl list` shows all")
+    found: list[Task] = []
+    for name in names:
+        known = [TASKS[member] for member in SETS.get(name, ())]
+        alike = [task for task in TASKS.values() if "*" in name and fnmatchcase(task.name, name)]
+        scene = [task for task in TASKS.values() if task.scene == name]
+        family = [task for task in TASKS.values() if task.family == name]
+        found += [get(name)] if name in TASKS else known or alike or scene or family or [get(name)]
+    return found
 
 
 def get(name: str) -> Task:

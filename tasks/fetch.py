@@ -112,13 +112,17 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.fingers[:] = 0.0
             self.mujoco.mj_kinematics(self.model, self.data)
             self.mujoco.mj_comPos(self.model, self.data)
-        obs = self.vector()
+        outcome = self.judge(self.vector())
+        if self.render_mode == "human":
+            self.render()
+        return outcome
+
+    def judge(self, obs: Floats) -> Outcome:
+        """What is said of a step that led to obs (O,)."""
         achieved = (self.object_pos if self.has_object else self.grip_pos).copy()
         x, y, z = (a - d for a, d in zip(achieved.tolist(), self.goal.tolist(), strict=True))
         distance = math.sqrt(x * x + y * y + z * z)  # the order in which NumPy adds three numbers
         info = {"is_success": np.float32(distance < self.radius)}
-        if self.render_mode == "human":
-            self.render()
         seen = {"observation": obs, "achieved_goal": achieved, "desired_goal": self.goal.copy()}
         return seen, -np.float32(distance > self.radius), False, False, info
 
@@ -204,7 +208,7 @@ _fetch = partial(
     reward_range=(-1.0, 0.0),
     family="fetch",
 )
-_moves_gripper = partial(_fetch, obs_dim=10, goal_of=part(0, 3))
+_moves_gripper = partial(_fetch, obs_dim=10, goal_of=part(0, 3), columns=(0, 1, 2, 9, 10, 20, 21, 22, 23, 24))
 _moves_object = partial(_fetch, obs_dim=25, goal_of=part(3, 6))
 
 TASKS: list[Task] = [

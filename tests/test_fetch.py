@@ -309,6 +309,21 @@ def test_faster_than_stock(name, floor, envs):
     assert best["stock"] > floor * best["ours"], best
 
 
+def test_a_shorter_observation_lies_in_the_longest_where_its_columns_say(envs):
+    reach, env = BY_NAME["fetch-reach"], envs["fetch-pick-and-place"]
+    rng = np.random.default_rng(0)
+    obs, _ = env.reset(seed=0)
+    for _ in range(20):
+        obs, *_ = env.step(action(rng, obs, 0))
+        env.has_object = False  # what an observation without an object is of the same state
+        short = env.vector()
+        env.has_object = True
+        assert short.tobytes() == obs["observation"][list(reach.columns)].tobytes()
+        assert len(np.unique(short)) == reach.obs_dim == len(short)
+    for task in TASKS:
+        assert len(task.columns) == (0 if task.obs_dim == 25 else task.obs_dim), task.name
+
+
 def test_euler_angles_of_a_gimbal_lock_are_the_stock_ones():
     register_robotics()
     from gymnasium_robotics.utils.rotations import mat2euler
