@@ -1,66 +1,86 @@
-"""Batches out of stores: sample, relabel, and score again under the new goal."""
+"""Batches out of stores: sample, share between tasks, relabel, and score again under the new task and goal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from relabel import score as rules
+from relabel import share
+from relabel.batch import Batch
 from relabel.goals import Strategy
-from relabel.store import EpisodeStore, Index
-from tasks.task import InputError, Task, never
+from relabel.judge import Judge
+from relabel.merit import Merits
+from relabel.score import Scores
+from relabel.share import Pairs, Pool, Sharing
+from relabel.store import EpisodeStore, Index, Memory
+from tasks.task import Episode, InputError, Task
 
 Array = NDArray[np.float32]
+BLOCKS = 4
+"""How often a batch is drawn at most, where rows are chosen among candidates."""
+OWN = 32
+"""Rows of its own data on which a task's percentile is taken."""
 
 
-class State(NamedTuple):
-    """What a policy sees."""
+class Picks(NamedTuple):
+    """Rows chosen, and the moments that their goals are read off; not yet anyone's."""
 
-    obs: Tensor
-    """(B, O)"""
-    goal: Tensor
-    """(B, G)"""
-    task: Tensor
-    """(B,) int64"""
+    source: Index
+    start: Index
+    """(B,) slot of the first step of the row's episode"""
+    left: Index
+    """steps of the episode after the row"""
+    slots: Index
+    """(B, n + 1) of the window, which ends with the episode"""
+    goal: Index
+    """(B,) slot of the goal"""
+    wanted: NDArray[np.bool_]
+    """the goal is the one desired there, not what was achieved"""
+
+    def take(self, index: Index) -> Picks:
+        return Picks(
+            self.source[index],
+            self.start[index],
+            self.left[index],
+            self.slots[index],
+            self.goal[index],
+            self.wanted[index],
+        )
 
 
-class Batch(NamedTuple):
-    """Transitions under the goal that they are to be learned for."""
+class Rows(NamedTuple):
+    """Labelled rows: the columns of Batch in NumPy, where they come from, and whether they show reward."""
 
-    obs: Tensor
-    """(B, O)"""
-    action: Tensor
-    """(B, A) in [-1, 1]"""
-    reward: Tensor
-    """(B,) sum of gamma^i r_i over the n steps"""
-    discount: Tensor
-    """(B,) gamma^n (1 - terminated): what the value at next_obs is worth"""
-    next_obs: Tensor
-    """(B, O)"""
-    goal: Tensor
-    """(B, G)"""
-    task: Tensor
-    """(B,) int64"""
+    columns: tuple[NDArray[np.generic], ...]
+    source: Index
+    hit: NDArray[np.bool_]
 
     @property
-    def state(self) -> State:
-        return State(self.obs, self.goal, self.task)
+    def receiver(self) -> Index:
+        task: Index = self.columns[-1]  # type: ignore[assignment]
+        return task
 
-    @property
-    def next_state(self) -> State:
-        return State(self.next_obs, self.goal, self.task)
+    def take(self, index: Index) -> Rows:
+        return Rows(tuple(x[index] for x in self.columns), self.source[index], self.hit[index])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    columns = tuple(np.concatenate(column) for column in zip(*(part.columns for part in parts), strict=True))
+    return Rows(columns, np.concatenate([p.source for p in parts]), np.concatenate([p.hit for p in parts]))
 
 
 class Replay:
     """The stores of all tasks, and how transitions leave them.
 
-    `relabel` chooses the goals, `gamma` is the discount of one step, `n_step` how many steps a transition spans. Tasks
-    share the layout of observation, action and goal; each learns here from its own store, with an equal share of the
-    batch.
+    `relabel` chooses the goals, `sharing` whose data a task learns from; `gamma` is the discount of one step, `n_step`
+    how many steps a transition spans; `balance` the share of a task's rows that shall show reward (0: as it comes);
+    `scale` multiplies each task's reward. `capacity` counts the observations of each store. Tasks share the layout of
+    observation, action and goal (`tasks.layout.together`).
     """
 
     def __init__(
@@ -71,54 +91,207 @@ class Replay:
         gamma: float,
         n_step: int = 1,
         device: torch.device | str = "cpu",
+        sharing: Sharing = Sharing(),  # noqa: B008 - immutable
+        balance: float = 0.0,
+        scale: Sequence[float] = (),
     ) -> None:
         if len({(t.obs_dim, t.action_dim, t.goal_dim) for t in tasks}) != 1:
             raise InputError("tasks of one replay must share the sizes of observation, action and goal")
-        self.stores = [EpisodeStore(task, capacity) for task in tasks]
-        self.relabel, self.gamma, self.n_step, self.device = relabel, gamma, n_step, torch.device(device)
+        self.tasks, self.relabel, self.gamma, self.n_step = list(tasks), relabel, gamma, n_step
+        self.device, self.balance, self.sharing = torch.device(device), balance, sharing
+        self.scale = np.asarray(scale or [1.0] * len(tasks), np.float32)
+        self.memory = Memory(tasks[0], capacity, len(tasks))
+        self.stores = [EpisodeStore(task, capacity, self.memory, k) for k, task in enumerate(tasks)]
+        self.pool = Pool.of(tasks, self.memory.size)
+        self.low = np.array([task.reward_range[0] for task in tasks], np.float32)
+        self.judge = Judge(tasks)
+        self.flow = np.zeros((2, len(tasks), len(tasks)), np.int64)
+        """rows that were drawn, and of these the ones that show reward: (receiver, source)"""
+        self.merits = Merits(self.tasks, self.memory) if sharing.name == "hindsight" and len(tasks) > 1 else None
+        self._check()
+
+    def _check(self) -> None:
+        """Can what is to be shared be labelled for another task."""
+        if self.sharing.name == "own":
+            return
+        label = np.zeros_like(self.pool.scene) if self.sharing.name == "family" else self.pool.scene
+        for k, task in enumerate(self.tasks):
+            if (label == label[k]).sum() == 1:
+                continue
+            if task.reward is None:
+                raise InputError(
+                    f"--share {self.sharing.name}: {task.name} has only recorded rewards, so no other task's data can "
+                    f"be scored for it: use --share own, or leave it out"
+                )
+            if self.sharing.name == "uds" and not np.isfinite(self.low[k]):
+                raise InputError(f"--share uds: {task.name} declares no least reward (reward_range)")
 
     def __len__(self) -> int:
         """Transitions over all tasks."""
-        return sum(len(store) for store in self.stores)
+        return int(self.memory.size.sum())
 
-    def sample(self, rng: np.random.Generator, size: int, n: int | None = None) -> Batch:
-        """`size` transitions of n (none: n_step) steps, uniform over the tasks that have data and their transitions."""
+    def add(self, k: int, episode: Episode) -> None:
+        """Take in a finished episode of task k."""
+        self.stores[k].add(episode)
+        if self.merits is not None:
+            first = len(self.stores[k]) - len(episode.action)
+            self.merits.add(k, int(self.memory.slot(np.array([k]), np.array([first]))[0]), episode)
+
+    def state(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """Everything that a checkpoint keeps, in groups."""
+        out = {f"replay.{k}": store.state() for k, store in enumerate(self.stores)}
+        if len(self.tasks) > 1:
+            out["sharing"] = {"flow": self.flow} | (self.merits.state() if self.merits is not None else {})
+        return out
+
+    def load(self, state: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+        """Replace the contents by what `state` returned."""
+        for k, store in enumerate(self.stores):
+            store.load(state[f"replay.{k}"])
+        if len(self.tasks) > 1:
+            self.flow[:] = state["sharing"]["flow"]
+        if self.merits is not None:
+            self.merits.load(state["sharing"])
+
+    def sample(self, rng: np.random.Generator, size: int, n: int | None = None, scores: Scores | None = None) -> Batch:
+        """`size` transitions of n (none: n_step) steps, shared and relabelled.
+
+        Every task that has data gets an equal share of the rows, except where the rows choose their task (random,
+        hindsight, hipi). `scores` is asked by cds and hipi.
+        """
         n = self.n_step if n is None else n
-        filled = [k for k, store in enumerate(self.stores) if len(store)]
-        if not filled:
+        if not len(self):
             raise InputError("the replay is empty: no episode has finished yet")
-        m = len(filled)
-        quota = [(i + 1) * size // m - i * size // m for i in range(m)]
-        parts = [self._draw(rng, k, count, n) for k, count in zip(filled, quota, strict=True)]
-        columns = parts[0] if m == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
-        batch = map(torch.from_numpy, (*columns, np.repeat(filled, quota)))
-        return Batch(*(batch if self.device.type == "cpu" else (x.to(self.device) for x in batch)))
+        rows = self._block(rng, size, n, scores)
+        if self.balance:
+            more = [self._block(rng, size, n, scores) for _ in range(BLOCKS - 1)]
+            quota = np.bincount(rows.receiver, minlength=len(self.tasks))
+            rows = joined([rows, *more])
+            rows = rows.take(share.balanced(rows.receiver, rows.hit, quota, self.balance))
+        if len(self.tasks) > 1:
+            self._count(rows)
+        return self._batch(rows)
 
-    def _draw(self, rng: np.random.Generator, k: int, size: int, n: int) -> tuple[Array, ...]:
-        """Batch's columns without the task, for `size` transitions of task k."""
-        store, task = self.stores[k], self.stores[k].task
-        rows = store.sample(rng, size)
+    def _block(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
+        name = self.sharing.name
+        if len(self.tasks) == 1:
+            zeros = np.zeros(size, np.int64)
+            return self._draw(rng, (zeros, zeros), n)
+        if name in ("hipi", "hindsight"):
+            return self._assigned(rng, size, n, scores)
+        if name in ("cds", "cds-soft"):
+            return self._admitted(rng, size, n, scores)
+        strategy = share.uniform if name == "uds" else share.STRATEGIES[name]
+        return self._draw(rng, strategy(rng, size, self.pool), n)
+
+    def _draw(self, rng: np.random.Generator, pairs: Pairs, n: int) -> Rows:
+        receiver, source = pairs
+        order = self.judge.order(receiver)
+        if order is not None:
+            receiver, source = receiver[order], source[order]
+        return self._label(rng, self._pick(rng, source, n), receiver)
+
+    def _assigned(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
+        """Rows of all tasks alike; the task of each by how good its row is for every task of its scene."""
+        tasks = len(self.tasks)
+        picks = self._pick(rng, share.anything(rng, size, self.pool), n)
+        possible = share.alike(self.pool.scene)[picks.source] & (self.pool.size > 0)
+        if self.sharing.name == "hindsight":
+            assert self.merits is not None
+            table = self.merits.table(picks.start)
+            table = np.where(possible & ~np.isnan(table), table, -np.inf)
+            return self._label(rng, picks, rules.hindsight(rng, table, self.sharing.number))
+        every = picks.take(np.repeat(np.arange(size), tasks))
+        rows = self._label(rng, every, np.tile(np.arange(tasks), size))
+        table = self._asked(scores).ahead(self._batch(rows)).double().cpu().numpy().reshape(size, tasks)
+        chosen = rules.hipi(rng, np.where(possible, table, -np.inf), self.sharing.number)
+        return rows.take(np.arange(size) * tasks + chosen)
+
+    def _admitted(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
+        """As uniform, without the shared rows that the receiving task values less than most of its own."""
+        scores = self._asked(scores)
+        receiver = self.pool.receivers(size)
+        quota = np.bincount(receiver, minlength=len(self.tasks))
+        threshold, spread = self._threshold(rng, n, scores)
+        parts: list[Rows] = []
+        missing = quota
+        for _ in range(BLOCKS):
+            rows = self._draw(rng, share.uniform(rng, size, self.pool), n)
+            k, q = rows.receiver, scores.q(self._batch(rows)).double().cpu().numpy()
+            if self.sharing.name == "cds":
+                keep = rules.cds(q, k != rows.source, threshold[k])
+            else:
+                keep = rules.soft_cds(rng, q, k != rows.source, threshold[k], spread[k])
+            rank = np.full(len(k), size + 1)  # a row is the how-manieth of its task's kept ones
+            for task in np.flatnonzero(missing):
+                rank[k == task] = np.cumsum(keep[k == task])
+            kept = rows.take(np.flatnonzero(keep & (rank <= missing[k])))
+            parts.append(kept)
+            missing = missing - np.bincount(kept.receiver, minlength=len(self.tasks))
+            if not missing.any():
+                break
+        else:  # a task's own data fill what is left
+            rest = np.repeat(np.arange(len(missing)), missing)
+            parts.append(self._draw(rng, (rest, rest), n))
+        return joined(parts)
+
+    def _threshold(self, rng: np.random.Generator, n: int, scores: Scores) -> tuple[NDArray[np.float64], ...]:
+        """Per task (K,): the percentile of Q on its own data, and how far Q spreads there."""
+        none = np.full(len(self.tasks), -np.inf)
+        if self.sharing.name == "cds" and self.sharing.number in (0.0, 100.0):  # everything, or nothing
+            return np.where(self.sharing.number, np.inf, none), none
+        filled = np.flatnonzero(self.pool.size)
+        k = np.repeat(filled, OWN)
+        rows = self._draw(rng, (k, k), n)
+        q = scores.q(self._batch(rows)).double().cpu().numpy()
+        q = q[np.argsort(rows.receiver, kind="stable")].reshape(-1, OWN)
+        none[filled] = np.percentile(q, self.sharing.number, axis=1)
+        spread = np.ones(len(self.tasks))
+        spread[filled] = q.std(1)
+        return none, spread
+
+    def _asked(self, scores: Scores | None) -> Scores:
+        if scores is None:
+            raise InputError(f"--share {self.sharing.name} needs an agent that values transitions")
+        return scores
+
+    def _pick(self, rng: np.random.Generator, source: Index, n: int) -> Picks:
+        """A transition of each source (B,), and the moment that becomes its goal."""
+        memory = self.memory
+        rows = memory.rows(source, rng.integers(0, memory.size.take(source)))
         chosen = self.relabel(rng, rows)
         wanted = chosen < 0  # ~j: the goal desired in transition j
-        at = store.slot(np.concatenate((rows.index, np.maximum(chosen, ~chosen))))
-        # The n + 1 slots of the window, which ends with the episode, and the slot of the goal: one gather.
+        at = memory.slot(source, rows.index)[:, None]
         window = np.minimum(np.arange(n + 1), rows.left[:, None] + 1) if n > 1 else np.arange(2)
-        slots = np.empty((size, n + 2), np.int64)
-        slots[:, :-1] = at[:size, None] + window
-        slots[:, -1] = at[size:] + ~wanted
-        obs, action, desired, reward, died = store.split(store.gather(slots))  # (B, n + 2, ...)
-        goal = np.where(wanted[:, None], desired[:, -1], task.goal_of(obs[:, -1]))
-        terminated = died[:, :n, 0] > 0
-        if task.reward is None:
-            reward = reward[:, :n, 0]
-        else:  # one new goal for all n steps
-            achieved = task.goal_of(obs[:, 1 : n + 1])
-            reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
-            if task.terminated is not never:
-                terminated = task.terminated(achieved, goal[:, None]) | terminated
-        total, discount, length = self._sum(reward, terminated, rows.left)
+        goal = memory.slot(source, np.maximum(chosen, ~chosen))
+        slots, goal = memory.later(at, source[:, None], window), memory.later(goal, source, 1 - wanted)
+        start = memory.slot(source, rows.index - rows.past) if self.merits is not None else at
+        return Picks(source, start, rows.left, slots, goal, wanted)
+
+    def _label(self, rng: np.random.Generator, picks: Picks, receiver: Index) -> Rows:
+        """The rows as task `receiver` (B,) sees them: its goal map, a goal of its own, its reward and end."""
+        size, n = picks.slots.shape[0], picks.slots.shape[1] - 1
+        memory, goal_slot = self.memory, picks.goal
+        if len(self.tasks) > 1:
+            foreign = picks.wanted & (receiver != picks.source) & (memory.size.take(receiver) > 0)
+            k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
+            goal_slot = goal_slot.copy()
+            goal_slot[foreign] = memory.slot(k, rng.integers(0, memory.size.take(k)))
+        slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
+        obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)
+        died = ends[:, :n, 0] > 0
+        goal, reward, terminated = self.judge(receiver, obs, picks.wanted, desired[:, -1], recorded[:, :n, 0], died)
+        hit = reward[:, 0] > self.low.take(receiver)
+        if self.sharing.name == "uds":  # shared rows are not scored, they get the least there is
+            shared = receiver != picks.source
+            reward = np.where(shared[:, None], self.low.take(receiver)[:, None], reward)
+            terminated = np.where(shared[:, None], died, terminated)
+            hit = hit & ~shared
+        total, discount, length = self._sum(reward, terminated, picks.left)
         next_obs = obs[:, 1] if n == 1 else obs[np.arange(size), length]
-        return obs[:, 0], action[:, 0], total, discount, next_obs, goal
+        if (self.scale != 1).any():
+            total = total * self.scale.take(receiver)
+        return Rows((obs[:, 0], action[:, 0], total, discount, next_obs, goal, receiver), picks.source, hit)
 
     def _sum(self, reward: Array, terminated: NDArray[np.bool_], left: Index) -> tuple[Array, Array, Index]:
         """Of n steps (B, n): the discounted reward, the discount of what follows, and how many steps count (B,)."""
@@ -132,3 +305,13 @@ class Replay:
         powers = (self.gamma ** np.arange(n + 1)).astype(np.float32)
         last = np.take_along_axis(terminated, length[:, None] - 1, 1)[:, 0]
         return (reward * counts) @ powers[:-1], powers[length] * ~last, length
+
+    def _batch(self, rows: Rows) -> Batch:
+        columns = map(torch.from_numpy, rows.columns)
+        return Batch(*(columns if self.device.type == "cpu" else (x.to(self.device) for x in columns)))
+
+    def _count(self, rows: Rows) -> None:
+        k = len(self.tasks)
+        pair = rows.receiver * k + rows.source
+        self.flow[0] += np.bincount(pair, minlength=k * k).reshape(k, k)
+        self.flow[1] += np.bincount(pair[rows.hit], minlength=k * k).reshape(k, k)

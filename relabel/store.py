@@ -30,8 +30,8 @@ class Rows:
     """steps of its episode before it"""
     left: Index
     """steps of its episode after it"""
-    size: int
-    """transitions in the store"""
+    size: int | Index
+    """transitions in the store, or in each row's store (B,)"""
 
 
 def slots_for(transitions: int, task: Task) -> int:
@@ -39,28 +39,76 @@ def slots_for(transitions: int, task: Task) -> int:
     return transitions + -(-transitions // task.horizon)
 
 
+class Memory:
+    """Where several stores of one layout lie side by side, so that one gather serves rows of all of them.
+
+    Store k owns the slots from k * capacity on; a slot here is counted over all stores.
+    """
+
+    def __init__(self, task: Task, capacity: int, stores: int = 1) -> None:
+        self.capacity = capacity
+        ends = np.cumsum((task.obs_dim, task.action_dim, task.goal_dim, 1, 1)).tolist()
+        self.columns = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+        # One row a slot, so that a batch costs one gather; what has a name in a store is a view of it.
+        self.table = np.zeros((stores * capacity, ends[-1]), np.float32)
+        self.place = np.zeros((stores * capacity, 2), np.int64)  # steps of the episode before and after
+        self.slots = np.zeros(stores * capacity, np.int64)  # ring of transitions -> the store's ring of observations
+        self.first, self.size = np.zeros((2, stores), np.int64)  # oldest transition, and how many there are
+
+    def rows(self, store: Index, index: Index) -> Rows:
+        """The transitions of these numbers (B,) in these stores (B,), and where in their episodes they lie."""
+        place = self.place.take(self.slot(store, index), 0)
+        alone = len(self.size) == 1
+        return Rows(index, place[:, 0], place[:, 1], int(self.size[0]) if alone else self.size.take(store))
+
+    def slot(self, store: Index, index: Index) -> Index:
+        """Where the observation of transition `index` of `store` lies."""
+        base = store * self.capacity
+        return base + self.slots.take(base + (self.first.take(store) + index) % self.capacity)
+
+    def later(self, slots: Index, store: Index, steps: Index) -> Index:
+        """The slots that lie so many steps after; each store is a ring. All arrays broadcast."""
+        out = slots + steps
+        out -= self.capacity * (out >= (store + 1) * self.capacity)
+        return out
+
+    def gather(self, slots: Index) -> Array:
+        """All that lies in these slots (...): (..., width), for `split`."""
+        return self.table.take(slots, 0)
+
+    def split(self, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Views (..., size) of gathered rows: observation, action, desired goal, recorded reward, died."""
+        observation, action, desired, reward, died = (rows[..., column] for column in self.columns)
+        return observation, action, desired, reward, died
+
+
 class EpisodeStore:
     """Finished episodes of one task; the oldest make room for the newest.
 
-    `capacity` counts observations (an episode of T steps needs T + 1).
+    `capacity` counts observations (an episode of T steps needs T + 1). It is store k of a `memory` that it shares with
+    others, or the only one of its own.
     """
 
-    def __init__(self, task: Task, capacity: int) -> None:
-        self.task, self.capacity = task, capacity
-        ends = np.cumsum((task.obs_dim, task.action_dim, task.goal_dim, 1, 1)).tolist()
-        self._columns = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-        # One row a slot, so that a batch costs one gather; what has a name below is a view of it.
-        self._table = np.zeros((capacity, ends[-1]), np.float32)
-        self.observation, self.action, self.desired, reward, died = self.split(self._table)
+    def __init__(self, task: Task, capacity: int, memory: Memory | None = None, k: int = 0) -> None:
+        self.task, self.capacity, self._k = task, capacity, k
+        self._memory = memory = Memory(task, capacity) if memory is None else memory
+        mine = slice(k * capacity, (k + 1) * capacity)
+        self._table, self._place, self._slot = memory.table[mine], memory.place[mine], memory.slots[mine]
+        self.observation, self.action, self.desired, reward, died = memory.split(self._table)
         self.reward = reward[:, 0]
         self.died = died[:, 0]
         """1 where the MDP ended for a reason that no goal changes (a fall, say), else 0"""
         self.terminated = np.zeros(capacity, bool)
         """as recorded, under the goal in force"""
-        self._place = np.zeros((capacity, 2), np.int64)  # steps of the episode before and after
-        self._slot = np.zeros(capacity, np.int64)  # ring of transitions -> ring of observations
-        self._first = self._tail = self.used = 0  # oldest transition, next free slot, slots in use
-        self.size = 0
+        self._tail = self.used = 0  # next free slot, slots in use
+
+    @property
+    def size(self) -> int:
+        return int(self._memory.size[self._k])
+
+    @property
+    def _first(self) -> int:
+        return int(self._memory.first[self._k])
 
     def __len__(self) -> int:
         """Transitions in the store."""
@@ -89,7 +137,7 @@ class EpisodeStore:
         self._slot[(self._first + self.size + np.arange(length)) % self.capacity] = steps
         self._tail = (self._tail + length + 1) % self.capacity
         self.used += length + 1
-        self.size += length
+        self._memory.size[self._k] += length
 
     def sample(self, rng: np.random.Generator, n: int) -> Rows:
         """n transitions, uniform with replacement."""
@@ -110,8 +158,7 @@ class EpisodeStore:
 
     def split(self, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
         """Views (..., size) of gathered rows: observation, action, desired goal, recorded reward, died."""
-        observation, action, desired, reward, died = (rows[..., column] for column in self._columns)
-        return observation, action, desired, reward, died
+        return self._memory.split(rows)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything stored, oldest first: what a checkpoint keeps. `length` and `terminated` are one per episode."""
@@ -129,14 +176,15 @@ class EpisodeStore:
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Replace the contents by what `state()` returned: the same transitions under the same numbers."""
-        self._first = self._tail = self.used = self.size = 0
+        self._tail = self.used = 0
+        self._memory.first[self._k] = self._memory.size[self._k] = 0
         for episode in episodes(state):
             self.add(episode)
 
     def _forget_oldest(self) -> None:
         length = int(self._place[self._slot[self._first], 1]) + 1
-        self._first = (self._first + length) % self.capacity
-        self.size -= length
+        self._memory.first[self._k] = (self._first + length) % self.capacity
+        self._memory.size[self._k] -= length
         self.used -= length + 1
 
 

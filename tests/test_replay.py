@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from relabel.batch import Batch
 from relabel.goals import current, final, future, none, parse
-from relabel.replay import Batch, Replay
+from relabel.replay import Replay
 from tasks.task import Episode, InputError, part
 from tests.benchmarks import replay as benchmark
 from tests.test_store import fill, fits, same_place, walk_task

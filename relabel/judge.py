@@ -1,0 +1,80 @@
+"""Rows scored under the task that learns from them: its goal map, its reward and its end, for many tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relabel.share import labels
+from relabel.store import Index
+from tasks.task import Task, identity, never
+
+Array = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+class Judge:
+    """Tasks with the same goal map share a call of it, and so do tasks with the same reward and end."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.map, self.rule = (
+            labels([tuple(map(identity, key)) for key in keys])
+            for keys in (
+                [(t.goal_of,) for t in tasks],
+                [(t.reward, t.terminated) for t in tasks],
+            )
+        )
+        self.maps, self.rules = ([tasks[i] for i in np.unique(x, return_index=True)[1]] for x in (self.map, self.rule))
+
+    def order(self, receiver: Index) -> Index | None:
+        """How to sort rows so that those of one goal map are neighbours, which is faster; None where they all are."""
+        return None if len(self.maps) == 1 else np.argsort(self.map.take(receiver), kind="stable")
+
+    def __call__(
+        self, receiver: Index, obs: Array, wanted: Bools, desired: Array, recorded: Array, died: Bools
+    ) -> tuple[Array, Array, Bools]:
+        """Goal (B, G), reward (B, n) and end (B, n).
+
+        receiver (B,); obs (B, n + 2, O): the window and where the goal is read off; wanted (B,): the goal is `desired`
+        (B, G) instead; recorded, died (B, n): the reward as it was, and the ends that no goal changes.
+        """
+        n = died.shape[1]
+        if len(self.maps) == 1:
+            achieved = self.maps[0].goal_of(obs[:, 1:])
+        else:
+            achieved = np.empty((len(obs), n + 1, desired.shape[1]), np.float32)
+            for task, of in rows_of(self.map.take(receiver), self.maps):
+                achieved[of] = task.goal_of(obs[of, 1:])
+        goal = np.where(wanted[:, None], desired, achieved[:, -1])
+        achieved = achieved[:, :n]
+        if len(self.rules) == 1:
+            return goal, *_scored(self.rules[0], achieved, goal, recorded, died)
+        reward, terminated = np.empty((len(obs), n), np.float32), np.empty((len(obs), n), bool)
+        for task, of in rows_of(self.rule.take(receiver), self.rules):
+            reward[of], terminated[of] = _scored(task, achieved[of], goal[of], recorded[of], died[of])
+        return goal, reward, terminated
+
+
+def _scored(task: Task, achieved: Array, goal: Array, recorded: Array, died: Bools) -> tuple[Array, Bools]:
+    """Reward and end (B, n) under a task's functions: one goal for all n steps."""
+    if task.reward is None:
+        return recorded, died
+    reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
+    if task.terminated is not never:
+        died = task.terminated(achieved, goal[:, None]) | died
+    return reward, died
+
+
+def rows_of(label: Index, tasks: Sequence[Task]) -> Iterator[tuple[Task, Index | slice]]:
+    """The rows of each label that occurs: a slice where they are neighbours."""
+    cuts = np.flatnonzero(label[1:] != label[:-1]) + 1
+    if len(cuts) < len(tasks):
+        ends = [0, *cuts.tolist(), len(label)]
+        for a, b in pairwise(ends):
+            yield tasks[label[a]], slice(a, b)
+    else:
+        for g in np.unique(label):
+            yield tasks[g], np.flatnonzero(label == g)

@@ -1,0 +1,155 @@
+"""Sharing strategies: from whose store each row of a batch comes, and which task it is learned for.
+
+A strategy answers with two arrays of task numbers, receiver (n,) and source (n,). It sees how much each store holds and
+which tasks belong together, never a tensor; so each is checked exhaustively, and any of them composes with any goal
+strategy. What a row of another task is worth is the receiver's own arithmetic: `relabel/replay.py` recomputes goal,
+reward and end. Strategies that ask how good a row is for a task are in `relabel/score.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relabel.store import Index
+from tasks.task import InputError, Task
+
+Pairs = tuple[Index, Index]
+"""receiver (n,), source (n,)"""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the stores of K tasks hold, and which tasks belong together. Labels are equal where tasks share them."""
+
+    size: Index
+    """(K,) transitions"""
+    scene: Index
+    """(K,) label of the dynamics"""
+    skill: Index
+    """(K,) label of the skill group inside the scene"""
+
+    @staticmethod
+    def of(tasks: Sequence[Task], size: Index) -> Pool:
+        scene = labels([task.scene for task in tasks])
+        return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]))
+
+    def receivers(self, n: int) -> Index:
+        """n rows, stratified: an equal share for each task that has data, the remainder spread evenly."""
+        filled = np.flatnonzero(self.size)
+        m = len(filled)
+        ends = np.arange(m + 1) * n // m
+        return np.repeat(filled, np.diff(ends))
+
+
+Strategy = Callable[[np.random.Generator, int, Pool], Pairs]
+
+
+def labels(names: Sequence[object]) -> Index:
+    """Equal numbers for equal names."""
+    known = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([known[name] for name in names])
+
+
+def own(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
+    """Each task learns from its own data."""
+    k = pool.receivers(n)
+    return k, k
+
+
+def uniform(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
+    """Each task learns from all data of its scene alike: the union of the stores (share all)."""
+    k = pool.receivers(n)
+    return k, one_of(rng, k, alike(pool.scene) * pool.size)
+
+
+def groups(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
+    """As uniform, inside the skill groups that the tasks declare (MT-Opt, Kalashnikov et al. 2021, 2104.08212)."""
+    k = pool.receivers(n)
+    return k, one_of(rng, k, alike(pool.skill) * pool.size)
+
+
+def family(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
+    """As uniform, over all scenes: the dynamics of what is shared may differ."""
+    k = pool.receivers(n)
+    return k, one_of(rng, k, np.broadcast_to(pool.size, (len(pool.size),) * 2))
+
+
+def random(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
+    """Any transition of any task, learned for a random task of its scene that has data."""
+    source = anything(rng, n, pool)
+    return one_of(rng, source, (alike(pool.scene) & (pool.size > 0)).astype(np.int64)), source
+
+
+def anything(rng: np.random.Generator, n: int, pool: Pool) -> Index:
+    """The sources (n,) of transitions drawn from all stores alike."""
+    return one_of(rng, np.zeros(n, np.int64), pool.size[None])
+
+
+def alike(label: Index) -> NDArray[np.bool_]:
+    """(K, K): do two tasks have the same label."""
+    return label[:, None] == label
+
+
+def one_of(rng: np.random.Generator, row: Index, weights: Index) -> Index:
+    """For each entry of `row` (n,) a column of that row of the whole-number `weights` (R, K), in their proportion."""
+    ends = np.cumsum(weights, 1).take(row, 0)
+    at = rng.integers(0, ends[:, -1])
+    chosen: Index = (at[:, None] >= ends).sum(1)
+    return chosen
+
+
+STRATEGIES: Mapping[str, Strategy] = {f.__name__: f for f in (own, uniform, random, groups, family)}
+
+
+def balanced(receiver: Index, hit: NDArray[np.bool_], quota: Index, share: float) -> Index:
+    """Of candidate rows, those to keep: for each task k quota[k], of which `share` are hits as far as there are any.
+
+    Success and failure rebalanced (MT-Opt, 2104.08212, section IV). Where a kind runs out the other fills the quota.
+    """
+    kept = []
+    for k in np.flatnonzero(quota):
+        mine = np.flatnonzero(receiver == k)
+        won, lost = mine[hit[mine]], mine[~hit[mine]]
+        wins = min(max(round(share * quota[k]), int(quota[k]) - len(lost)), len(won))
+        kept.append(np.concatenate((won[:wins], lost[: quota[k] - wins])))
+    return np.concatenate(kept)
+
+
+class Sharing(NamedTuple):
+    """What `--share` says."""
+
+    name: str = "own"
+    number: float = 0.0
+    """the percentile of hindsight and cds, the temperature of hipi"""
+
+
+NUMBERS: Mapping[str, float] = {"hindsight": 90.0, "hipi": 1.0, "cds": 90.0, "cds-soft": 90.0}
+"""The strategies of `relabel/score.py`, and their default numbers."""
+NAMES = (*STRATEGIES, "uds", *NUMBERS)
+
+
+def parse(text: str) -> Sharing:
+    """The sharing that `--share` names: a name, or a name with its number, "cds:50". Raises InputError."""
+    text = " ".join(text.split())
+    name, colon, number = text.partition(":")
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(NAMES)}"
+        raise InputError(f"--share {text}: no strategy is called {name!r}; {hint}")
+    if not colon:
+        return Sharing(name, NUMBERS.get(name, 0.0))
+    low, high = (1e-6, 1e6) if name == "hipi" else (0.0, 100.0)
+    try:
+        value = float(number)
+    except ValueError:
+        value = np.nan
+    if name not in NUMBERS or not low <= value <= high:
+        cure = f"{name} takes a number from {low:g} to {high:g}" if name in NUMBERS else f"{name} takes no number"
+        raise InputError(f"--share {text}: {cure}")
+    return Sharing(name, value)
