@@ -11,8 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relabel.replay import State
-from tasks.task import Task
+from gcrl.bodies import BODIES
+from gcrl.layers import ALL
+from relabel.batch import State
+from tasks.task import Task, identity
+
+NOWHERE = slice(0, 0)
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,31 @@ class Spec:
     goal_dim: int
     bounds: tuple[tuple[float, float], ...]
     """per task, the least and the greatest discounted return that its rewards allow"""
+    task_id: str = "goal"
+    """what the policy sees of a task: onehot, embedding, language, goal, or onehot+goal and the like"""
+    kinds: tuple[int, ...] = (0,)
+    """per task, a number that tasks with the same goal map share: they share the goal's normaliser"""
+    vectors: Tensor | None = None
+    """(K, D) the sentence vectors of the tasks, for a task_id with language"""
 
     @staticmethod
-    def of(tasks: Sequence[Task], gamma: float) -> Spec:
+    def of(
+        tasks: Sequence[Task],
+        gamma: float,
+        task_id: str = "goal",
+        vectors: Tensor | None = None,
+        scale: Sequence[float] = (),
+    ) -> Spec:
         first = tasks[0]
-        bounds = tuple(value_bounds(task.reward_range, gamma) for task in tasks)
-        return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds)
+        factors = scale or [1.0] * len(tasks)
+        bounds = tuple(
+            value_bounds((task.reward_range[0] * c, task.reward_range[1] * c), gamma)
+            for task, c in zip(tasks, factors, strict=True)
+        )
+        maps = [identity(task.goal_of) for task in tasks]
+        known = list(dict.fromkeys(maps))
+        kinds = tuple(map(known.index, maps))
+        return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors)
 
 
 def value_bounds(reward_range: tuple[float, float], gamma: float) -> tuple[float, float]:
@@ -78,76 +101,129 @@ class Normaliser(nn.Module):
         return ((x - self.shift) * self.scale).clamp(-self.clip, self.clip)
 
 
+EMBEDDING = 16
+"""Numbers that a learned identity has: an embedding, or what is made of a sentence vector."""
+HEAT = 0.03
+"""Of the softmax over the cosines of sentences: those of different tasks differ by a tenth or more."""
+
+
 class Encoder(nn.Module):
-    """State -> network input (B, dim): normalised observation and goal. The only place that knows how they enter."""
+    """State -> network input (B, dim): normalised observation and goal, and the task's identity in the last columns.
+
+    The only place that knows how they enter. Goals are normalised by the statistics of their kind, identities never.
+    """
+
+    kind: Tensor
+    onehot: Tensor
+    known: Tensor
+    """(K, D) the sentences that were learned"""
+    vectors: Tensor
+    """(K, D) the sentences that the policy is told"""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.dim = spec.obs_dim + spec.goal_dim
-        self.obs, self.goal = Normaliser(spec.obs_dim), Normaliser(spec.goal_dim)
+        how, self.sees_goal = spec.task_id.split("+")[0], "goal" in spec.task_id
+        tasks = len(spec.bounds)
+        self.obs = Normaliser(spec.obs_dim)
+        self.goals = [Normaliser(spec.goal_dim) for _ in set(spec.kinds)]
+        self.goal = nn.ModuleList(self.goals)
+        self.register_buffer("kind", torch.tensor(spec.kinds), persistent=False)
+        self.how, width = how, 0
+        if how == "onehot":
+            width = tasks
+            self.register_buffer("onehot", torch.eye(tasks), persistent=False)
+        elif how == "embedding":
+            width = EMBEDDING
+            self.embedding = nn.Parameter(torch.randn(tasks, width))
+        elif how == "language":
+            assert spec.vectors is not None, "a task_id with language needs the sentence vectors"
+            width = EMBEDDING
+            self.register_buffer("known", spec.vectors.clone())
+            self.register_buffer("vectors", spec.vectors.clone())
+            self.embedding = nn.Parameter(torch.randn(tasks, width))
+        inner = spec.obs_dim + (spec.goal_dim if self.sees_goal else 0)
+        self.dim = inner + width
+        self.ident = slice(inner if width else spec.obs_dim, self.dim)
+        """the columns that tell the tasks apart"""
 
-    def observe(self, obs: Tensor, goals: Tensor) -> None:
-        """Take observations (N, O) and goals (M, G), achieved and desired alike, into the statistics."""
+    def observe(self, obs: Tensor, goals: Tensor, task: int = 0) -> None:
+        """Take observations (N, O) and a task's goals (M, G), achieved and desired alike, into the statistics."""
         self.obs.observe(obs)
-        self.goal.observe(goals)
+        self.goals[int(self.kind[task])].observe(goals)
+
+    def identities(self) -> Tensor:
+        """(K, width): how each task looks to the policy, its goal apart."""
+        if self.how == "onehot":
+            return self.onehot
+        return self.embedding if self.how == "embedding" else self.likeness() @ self.embedding
+
+    def likeness(self) -> Tensor:
+        """How much the sentence told for each task is like those that were learned, (K, K): softmax of cosine / heat.
+
+        So a new sentence comes out as the mixture of known ones that it is nearest to, never as a point out of reach.
+        """
+        return torch.softmax(self.vectors @ self.known.mT / HEAT, -1)
 
     def forward(self, state: State) -> Tensor:
-        return torch.cat((self.obs(state.obs), self.goal(state.goal)), -1)
+        parts = [self.obs(state.obs)]
+        if self.sees_goal:
+            parts.append(self._goal(state))
+        if self.how != "goal":
+            parts.append(self.identities()[state.task])
+        return torch.cat(parts, -1)
 
-
-class Linears(nn.Module):
-    """n linear layers side by side: (B, i) or (n, B, i) -> (n, B, o), each initialised as nn.Linear."""
-
-    def __init__(self, n: int, i: int, o: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(i)
-        self.weight = nn.Parameter(torch.empty(n, i, o).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n, 1, o).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor, heads: slice) -> Tensor:
-        weight, bias = self.weight[heads], self.bias[heads]
-        return torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight)
-
-
-class Norms(nn.Module):
-    """n layer normalisations side by side: (n, B, d) -> (n, B, d)."""
-
-    def __init__(self, n: int, d: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(n, 1, d)), nn.Parameter(torch.zeros(n, 1, d))
-
-    def forward(self, x: Tensor, heads: slice) -> Tensor:
-        return torch.addcmul(self.bias[heads], F.layer_norm(x, x.shape[-1:]), self.weight[heads])
-
-
-ALL = slice(None)
+    def _goal(self, state: State) -> Tensor:
+        first = self.goals[0]
+        if len(self.goals) == 1:
+            return first(state.goal)
+        kind = self.kind[state.task]
+        shift = torch.stack([goal.shift for goal in self.goals])[kind]
+        scale = torch.stack([goal.scale for goal in self.goals])[kind]
+        return ((state.goal - shift) * scale).clamp(-first.clip, first.clip)
 
 
 class Critics(nn.Module):
     """n action values Q(x, a) as one program: x (B, X), a (B, A) -> (n, B).
 
     With `dropout` (DroQ, Hiraoka et al. 2022, arXiv 2110.02034) every pass draws its own masks, targets included.
+    `weights` says how tasks share the weights (gcrl/bodies.py), `ident` which columns of x tell them apart.
     """
 
-    def __init__(self, n: int, dim: int, hidden: Sequence[int], layer_norm: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        n: int,
+        dim: int,
+        hidden: Sequence[int],
+        layer_norm: bool = True,
+        dropout: float = 0.0,
+        weights: str = "conditioned",
+        ident: slice = NOWHERE,
+    ) -> None:
         super().__init__()
-        sizes = [dim, *hidden]
-        self.dropout = dropout
-        self.layers = nn.ModuleList(Linears(n, i, o) for i, o in pairwise(sizes))
-        self.norms = nn.ModuleList(Norms(n, o) for o in hidden) if layer_norm else None
-        self.out = Linears(n, sizes[-1], 1)
+        self.body = BODIES[weights](n, dim, 1, hidden, ident, layer_norm, dropout)
 
     def forward(self, x: Tensor, action: Tensor, heads: slice = ALL) -> Tensor:
-        h = torch.cat((x, action), -1)
-        for k, layer in enumerate(self.layers):
-            h = layer(h, heads)
-            if self.dropout:
-                h = F.dropout(h, self.dropout)
-            if self.norms is not None:
-                h = self.norms[k](h, heads)
-            h = F.relu(h)
-        q: Tensor = self.out(h, heads).squeeze(-1)
+        q: Tensor = self.body(torch.cat((x, action), -1), heads).squeeze(-1)
         return q
+
+
+class Alone(nn.Module):
+    """A body of one network: (B, X) -> (B, out)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)[0]
+        return y
+
+
+def network(dim: int, out: int, hidden: Sequence[int], weights: str, ident: slice) -> nn.Module:
+    """(B, dim) -> (B, out), tasks sharing weights as `weights` says."""
+    if weights == "conditioned":
+        return mlp([dim, *hidden, out])
+    return Alone(BODIES[weights](1, dim, out, hidden, ident))
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
@@ -161,9 +237,11 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
 class Actor(nn.Module):
     """a = tanh(f(x)): (B, X) -> (B, A)"""
 
-    def __init__(self, dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, dim: int, action_dim: int, hidden: Sequence[int], weights: str = "conditioned", ident: slice = NOWHERE
+    ) -> None:
         super().__init__()
-        self.net = mlp([dim, *hidden, action_dim])
+        self.net = network(dim, action_dim, hidden, weights, ident)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(self.net(x))
@@ -172,9 +250,11 @@ class Actor(nn.Module):
 class GaussianActor(nn.Module):
     """a = tanh(u), u ~ N(mean(x), std(x)) (Haarnoja et al. 2018, arXiv 1812.05905, appendix C)."""
 
-    def __init__(self, dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, dim: int, action_dim: int, hidden: Sequence[int], weights: str = "conditioned", ident: slice = NOWHERE
+    ) -> None:
         super().__init__()
-        self.net = mlp([dim, *hidden, 2 * action_dim])
+        self.net = network(dim, 2 * action_dim, hidden, weights, ident)
 
     def forward(self, x: Tensor) -> Tensor:
         """The mode, tanh(mean): (B, A)."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from unittest import mock
 
@@ -17,7 +19,7 @@ import tasks
 from gcrl import settings
 from gcrl.agents import AGENTS
 from gcrl.nets import Spec
-from relabel.replay import Batch
+from relabel.batch import Batch
 from tasks.task import Task, cost_outside, part, within
 
 
@@ -34,15 +36,16 @@ def space(obs_dim: int, goal_dim: int) -> gymnasium.Space[Any]:
 class Point(gymnasium.Env[Any, Any]):
     """A point in the square [-1, 1]^2 moves by up to SPEED along each axis. Without goals it observes where to go too.
 
-    Reward -1 farther than RADIUS from the goal, else 0; without goals, minus the distance.
+    Reward -1 farther than RADIUS from the goal, else 0; without goals, minus the distance. `axes` are those that a goal
+    speaks of, in its order.
     """
 
     SPEED, RADIUS = 0.25, 0.2
     action_space = Box(-1.0, 1.0, (2,), np.float32)
 
-    def __init__(self, goals: bool = True, render_mode: str | None = None) -> None:
-        self.goals, self.render_mode = goals, render_mode
-        self.observation_space = space(2 if goals else 4, 2 * goals)
+    def __init__(self, goals: bool = True, render_mode: str | None = None, axes: tuple[int, ...] = (0, 1)) -> None:
+        self.goals, self.render_mode, self.axes = goals, render_mode, list(axes)
+        self.observation_space = space(2 if goals else 4, len(axes) * goals)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -51,13 +54,13 @@ class Point(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> Any:
         self.place = np.clip(self.place + self.SPEED * np.asarray(action, float), -1, 1)
-        far = float(np.linalg.norm(self.place - self.goal))
+        far = float(np.linalg.norm((self.place - self.goal)[self.axes]))
         return self.seen(), (-float(far > self.RADIUS) if self.goals else -far), False, False, {}
 
     def seen(self) -> Any:
         if not self.goals:
             return np.concatenate([self.place, self.goal])
-        return {"observation": self.place, "achieved_goal": self.place, "desired_goal": self.goal}
+        return {"observation": self.place, "achieved_goal": self.place[self.axes], "desired_goal": self.goal[self.axes]}
 
 
 _task = partial(Task, action_dim=2, horizon=20, family="test-point", scene="test-point", description="go to the goal")
@@ -72,6 +75,18 @@ POINT = _task(
     reward_range=(-1.0, 0.0),
     budget=2000,
 )
+ROW, SWAP = (
+    dataclasses.replace(
+        POINT,
+        name=f"test-{name}",
+        make=partial(Point, axes=axes),
+        goal_dim=len(axes),
+        goal_of=itemgetter((..., list(axes))),
+        description=description,
+    )
+    for name, axes, description in (("row", (1,), "go to the row"), ("swap", (1, 0), "go to the mirrored goal"))
+)
+"""Of the scene of POINT, with goal maps of their own."""
 PLAIN = _task(name="test-plain", make=partial(Point, False), obs_dim=4, reward_range=(-3.0, 0.0))
 
 
@@ -225,8 +240,14 @@ def settings_of(agent: str, **wanted: Any) -> Any:
 
 def plan(task: Task, agent: str, algorithm: dict[str, Any] | None = None, **told: Any) -> settings.Plan:
     """How to train `agent` on a task of this module."""
-    s = settings.Settings(task.name, agent=agent, algorithm=settings_of(agent, **(algorithm or {})), device="cpu")
-    with mock.patch.dict(tasks.TASKS, {task.name: task}):
+    return plan_of((task,), agent, algorithm, **told)
+
+
+def plan_of(chosen: Sequence[Task], agent: str, algorithm: dict[str, Any] | None = None, **told: Any) -> settings.Plan:
+    """How to train `agent` on several."""
+    names = tuple(task.name for task in chosen)
+    s = settings.Settings(names, agent=agent, algorithm=settings_of(agent, **(algorithm or {})), device="cpu")
+    with mock.patch.dict(tasks.TASKS, {task.name: task for task in chosen}):
         return settings.Plan.of(dataclasses.replace(s, **told))
 
 

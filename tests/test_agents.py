@@ -17,8 +17,9 @@ from gcrl.collect import Collector
 from gcrl.evaluate import Evaluator
 from gcrl.nets import Spec
 from gcrl.train import Training
+from relabel.batch import State
 from relabel.goals import parse
-from relabel.replay import Replay, State
+from relabel.replay import Replay
 from tests.problems import PLAIN, POINT, SPEC, Wheel, batch, plan, settings_of, wheel
 
 GAMMA = 0.9

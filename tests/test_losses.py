@@ -48,7 +48,7 @@ def array(x):
 def encoded(agent, obs, goal):
     """(B, O), (B, G) -> (B, X)"""
     columns = []
-    for normaliser, x in ((agent.encode.obs, obs), (agent.encode.goal, goal)):
+    for normaliser, x in ((agent.encode.obs, obs), (agent.encode.goals[0], goal)):
         mean, deviation = array(normaliser.mean), np.maximum(np.sqrt(array(normaliser.var)), 0.01)
         columns.append(np.clip((array(x) - mean) / deviation, -5, 5))
     return np.concatenate(columns, 1)
@@ -57,15 +57,15 @@ def encoded(agent, obs, goal):
 def values(critics, x, action):
     """(B, X), (B, A) -> (n, B)"""
     heads = []
-    for k in range(len(critics.out.weight)):
+    for k in range(len(critics.body.out.weight)):
         h = np.concatenate([x, action], 1)
-        for i, layer in enumerate(critics.layers):
+        for i, layer in enumerate(critics.body.trunk.layers):
             h = h @ array(layer.weight[k]) + array(layer.bias[k])
-            if critics.norms is not None:
+            if critics.body.trunk.norms is not None:
                 h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + EPS)
-                h = h * array(critics.norms[i].weight[k]) + array(critics.norms[i].bias[k])
+                h = h * array(critics.body.trunk.norms[i].weight[k]) + array(critics.body.trunk.norms[i].bias[k])
             h = np.maximum(h, 0)
-        heads.append((h @ array(critics.out.weight[k]) + array(critics.out.bias[k]))[:, 0])
+        heads.append((h @ array(critics.body.out.weight[k]) + array(critics.body.out.bias[k]))[:, 0])
     return np.array(heads)
 
 

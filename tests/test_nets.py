@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gcrl.agents import AGENTS
-from gcrl.nets import Actor, Critics, Encoder, GaussianActor, Linears, Normaliser, Norms, Spec, mlp, value_bounds
+from gcrl.layers import Linears, Norms
+from gcrl.nets import Actor, Critics, Encoder, GaussianActor, Normaliser, Spec, mlp, value_bounds
 from gcrl.train import Training
 from tests.problems import PLAIN, POINT, SPEC, batch, plan, settings_of
 
@@ -37,19 +38,19 @@ def moved(module):
 def separate(critics, k, layer_norm):
     """Head k as torch would have written it."""
     layers: list[nn.Module] = []
-    for i, layer in enumerate([*critics.layers, critics.out]):
+    for i, layer in enumerate([*critics.body.trunk.layers, critics.body.out]):
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[2])
         with torch.no_grad():
             linear.weight.copy_(layer.weight[k].T)
             linear.bias.copy_(layer.bias[k, 0])
         layers.append(linear)
-        if layer is critics.out:
+        if layer is critics.body.out:
             break
         if layer_norm:
             norm = nn.LayerNorm(layer.weight.shape[2])
             with torch.no_grad():
-                norm.weight.copy_(critics.norms[i].weight[k, 0])
-                norm.bias.copy_(critics.norms[i].bias[k, 0])
+                norm.weight.copy_(critics.body.trunk.norms[i].weight[k, 0])
+                norm.bias.copy_(critics.body.trunk.norms[i].bias[k, 0])
             layers.append(norm)
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
@@ -72,7 +73,7 @@ def test_heads_are_separate_networks(n, hidden, layer_norm):
     (q_**2).sum().backward()
     torch.testing.assert_close(a.grad, a_.grad, rtol=1e-3, atol=1e-4)
     for k, net in enumerate(nets):
-        grad = critics.layers[0].weight.grad[k]
+        grad = critics.body.trunk.layers[0].weight.grad[k]
         torch.testing.assert_close(grad, net[0].weight.grad.T, rtol=1e-3, atol=1e-4)
 
 
@@ -85,7 +86,7 @@ def test_some_heads_are_the_same_heads(heads, layer_norm):
     critics(x, a, heads).sum().backward()
     used = torch.zeros(5, dtype=torch.bool)
     used[heads] = True
-    assert torch.equal(critics.out.weight.grad.abs().sum((1, 2)) > 0, used)
+    assert torch.equal(critics.body.out.weight.grad.abs().sum((1, 2)) > 0, used)
 
 
 @pytest.mark.parametrize(("i", "o"), [(3, 400), (50, 20)])
@@ -146,10 +147,10 @@ def test_dropout_comes_before_the_norm_and_not_before_the_value():
     q = critics(x, a)
     torch.manual_seed(1)
     h = torch.cat([x, a], 1)
-    for layer, norm in zip(critics.layers, critics.norms, strict=True):
+    for layer, norm in zip(critics.body.trunk.layers, critics.body.trunk.norms, strict=True):
         h = F.dropout(h @ layer.weight + layer.bias, 0.5)
         h = F.relu(F.layer_norm(h, h.shape[-1:]) * norm.weight + norm.bias)
-    torch.testing.assert_close(q, (h @ critics.out.weight + critics.out.bias)[..., 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(q, (h @ critics.body.out.weight + critics.body.out.bias)[..., 0], rtol=1e-4, atol=1e-5)
 
 
 # Actors -------------------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ def test_the_encoder_normalises_observation_and_goal():
     x = encoder(b.state)
     assert x.shape == (64, encoder.dim)
     torch.testing.assert_close(x[:, :4], encoder.obs(b.obs))
-    torch.testing.assert_close(x[:, 4:6], encoder.goal(b.goal))
+    torch.testing.assert_close(x[:, 4:6], encoder.goals[0](b.goal))
 
 
 def test_achieved_and_desired_goals_share_one_normaliser():
@@ -284,9 +285,9 @@ def test_achieved_and_desired_goals_share_one_normaliser():
     assert len(kept["length"]) == 9
     goals = np.concatenate([POINT.goal_of(kept["observation"]), kept["desired"]]).astype(float)
     encode = training.agent.encode
-    np.testing.assert_allclose(encode.goal.mean, goals.mean(0), atol=1e-9)
-    np.testing.assert_allclose(encode.goal.var, goals.var(0), rtol=1e-9)
-    assert encode.goal.count == len(goals)
+    np.testing.assert_allclose(encode.goals[0].mean, goals.mean(0), atol=1e-9)
+    np.testing.assert_allclose(encode.goals[0].var, goals.var(0), rtol=1e-9)
+    assert encode.goals[0].count == len(goals)
     np.testing.assert_allclose(encode.obs.mean, kept["observation"].astype(float).mean(0), atol=1e-9)
     np.testing.assert_allclose(encode.obs.var, kept["observation"].astype(float).var(0), rtol=1e-9)
 

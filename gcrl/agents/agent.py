@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.nets import Encoder, Spec
-from relabel.replay import Replay, State
+from relabel.batch import State
+from relabel.replay import Replay
 
 Metrics = dict[str, Tensor]
 

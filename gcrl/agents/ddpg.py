@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
 from gcrl.nets import Actor, Spec
-from relabel.replay import Batch, State
+from relabel.batch import Batch, State
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ class DDPG(OffPolicy):
     def critic_loss(self, b: Batch) -> Tensor:
         """E[(clip(r + gamma Q'(s', pi(s'))) - Q(s, a))^2], summed over the heads"""
         with torch.no_grad():
-            x_ = self.encode(b.next_state)
-            y = self.clip(b.reward + b.discount * self.least(self.target(x_, self.next_action(x_))), b)
+            y = self.clip(b.reward + b.discount * self.next_value(b), b)
         return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
+
+    def next_value(self, b: Batch) -> Tensor:
+        """Q'(s', pi(s')): (B,)"""
+        x_ = self.encode(b.next_state)
+        return self.least(self.target(x_, self.next_action(x_)))
 
     def next_action(self, x_: Tensor) -> Tensor:
         """The action that the target bootstraps from, pi(s'): (B, X) -> (B, A)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -9,9 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcrl import surgery
 from gcrl.agents.agent import Agent, Metrics, adam, follow, step
+from gcrl.bodies import tie_of
 from gcrl.nets import Critics, Spec
-from relabel.replay import Batch, Replay
+from relabel.batch import Batch
+from relabel.replay import Replay
+from relabel.score import Scores
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,21 @@ class OffPolicySettings:
     """critic updates for one actor update"""
     clip_target: bool = True
     """keep the critic's targets within what the task's rewards allow"""
+    weights: str = "conditioned"
+    """how tasks share the networks: conditioned, heads, modular, experts or tied"""
+    tie: float = 1e-3
+    """of tied networks: weight of their squared distance"""
+    surgery: str = "none"
+    """what is done about conflicting gradients of tasks: none, pcgrad or cagrad"""
+
+
+Rows = Tensor | slice
+
+
+def by_task(b: Batch) -> list[tuple[Batch, Rows]]:
+    """The rows of each task."""
+    rows = [torch.nonzero(b.task == k)[:, 0] for k in b.task.unique()]
+    return [(Batch(*(x[of] for x in b)), of) for of in rows]
 
 
 class OffPolicy(Agent):
@@ -49,19 +69,35 @@ class OffPolicy(Agent):
     def __init__(self, spec: Spec, settings: OffPolicySettings, actor: type[nn.Module]) -> None:
         super().__init__(spec, settings)
         s = settings
-        self.actor = actor(self.encode.dim, spec.action_dim, s.hidden)
-        self.critic = Critics(s.critics, self.encode.dim + spec.action_dim, s.hidden, s.layer_norm, s.dropout)
+        dim, ident = self.encode.dim, self.encode.ident
+        self.actor = actor(dim, spec.action_dim, s.hidden, s.weights, ident)
+        self.critic = Critics(s.critics, dim + spec.action_dim, s.hidden, s.layer_norm, s.dropout, s.weights, ident)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("bounds", torch.tensor(spec.bounds), persistent=False)
-        self.optimizers = {"critic": adam(self.critic, s.lr), "actor": adam(self.actor, s.lr)}
+        self.optimizers = {
+            "critic": adam(nn.ModuleList((self.critic, self.encode)), s.lr),
+            "actor": adam(self.actor, s.lr),
+        }
 
     def draw(self, replay: Replay, rng: np.random.Generator) -> Batch:
-        return replay.sample(rng, self.settings.batch)
+        return replay.sample(rng, self.settings.batch, scores=Scores(self.value, self.ahead))
+
+    @torch.no_grad()
+    def value(self, b: Batch) -> Tensor:
+        """min Q(s, a, z): (B,)"""
+        return self.critic(self.encode(b.state), b.action).amin(0)
+
+    @torch.no_grad()
+    def ahead(self, b: Batch) -> Tensor:
+        """r + gamma V'(s', z): (B,)"""
+        return b.reward + b.discount * self.next_value(b)
+
+    def next_value(self, b: Batch) -> Tensor:
+        """What the target bootstraps from, V'(s', z): (B,)."""
+        raise TypeError(f"{type(self).__name__} has no value of the next state")
 
     def update(self, data: Batch) -> Metrics:
-        critic_loss = self.critic_loss(data)
-        step(self.optimizers["critic"], critic_loss)
-        metrics = {"critic_loss": critic_loss.detach()}
+        metrics = {"critic_loss": self.descend("critic", self.critic, data, lambda b, _: self.critic_loss(b))}
         self.updates += 1
         if self.updates % self.settings.delay == 0:
             metrics |= self.improve(data)
@@ -70,9 +106,23 @@ class OffPolicy(Agent):
 
     def improve(self, b: Batch) -> Metrics:
         """The actor's step."""
-        loss = self.actor_loss(b)
-        step(self.optimizers["actor"], loss)
-        return {"actor_loss": loss.detach()}
+        return {"actor_loss": self.descend("actor", self.actor, b, lambda b, _: self.actor_loss(b))}
+
+    def descend(self, name: str, network: nn.Module, b: Batch, loss: Callable[[Batch, Rows], Tensor]) -> Tensor:
+        """One step of the optimizer `name` along the gradient of the loss, or what surgery makes of each task's.
+
+        `loss` takes a part of the batch, and which rows of it these are.
+        """
+        s, tie = self.settings, tie_of(network)
+        parts = [(b, slice(None))] if s.surgery == "none" or len(self.bounds) == 1 else by_task(b)
+        losses = [loss(part, rows) for part, rows in parts]
+        if tie is not None:
+            losses = [part + s.tie * tie for part in losses]
+        if len(losses) == 1:
+            step(self.optimizers[name], losses[0])
+        else:
+            surgery.apply(self.optimizers[name], losses, surgery.SURGERIES[s.surgery])
+        return torch.stack(losses).detach().mean()
 
     def critic_loss(self, b: Batch) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no critic loss")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gcrl.agents.agent import Metrics, step
 from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
 from gcrl.nets import GaussianActor, Spec
-from relabel.replay import Batch, State
+from relabel.batch import Batch, State
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,14 @@ class SAC(OffPolicy):
     def critic_loss(self, b: Batch) -> Tensor:
         """E[(r + gamma (min Q'(s', a') - alpha log pi(a'|s')) - Q(s, a))^2],  a' ~ pi(.|s'), summed over the heads"""
         with torch.no_grad():
-            x_ = self.encode(b.next_state)
-            a_, logp_ = self.actor.sample(x_)
-            y = b.reward + b.discount * (self.least(self.target(x_, a_)) - self.log_alpha.exp()[b.task] * logp_)
+            y = b.reward + b.discount * self.next_value(b)
         return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
+
+    def next_value(self, b: Batch) -> Tensor:
+        """min Q'(s', a') - alpha log pi(a'|s'),  a' ~ pi(.|s'): (B,)"""
+        x_ = self.encode(b.next_state)
+        a_, logp_ = self.actor.sample(x_)
+        return self.least(self.target(x_, a_)) - self.log_alpha.exp()[b.task] * logp_
 
     def actor_loss(self, b: Batch) -> Tensor:
         """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s); the mean if the target takes a subset (REDQ)"""
@@ -59,11 +63,11 @@ class SAC(OffPolicy):
 
     def improve(self, b: Batch) -> Metrics:
         a, logp = self.actor.sample(self.encode(b.state))
-        actor_loss, alpha_loss = self.soft_loss(b, a, logp), self.alpha_loss(b, logp)
-        step(self.optimizers["actor"], actor_loss)
+        alpha_loss = self.alpha_loss(b, logp)
+        actor_loss = self.descend("actor", self.actor, b, lambda b, rows: self.soft_loss(b, a[rows], logp[rows]))
         step(self.optimizers["alpha"], alpha_loss)
         return {
-            "actor_loss": actor_loss.detach(),
+            "actor_loss": actor_loss,
             "alpha": self.log_alpha.detach().exp().mean(),
             "entropy": -logp.detach().mean(),
         }
