@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gcrl.relay import Relay
 from gcrl.run import RunError
-from relabel.replay import State
+from relabel.batch import State
 from tasks.task import Episode, SimulatorError, Task
 
 Vector = NDArray[np.float32]
@@ -103,26 +104,45 @@ def seen(lanes: Sequence[Lane], task: NDArray[np.int64], device: torch.device | 
 
 
 class Collector:
-    """Lanes that start their next episode as soon as one ends; lane i plays task i modulo the number of tasks."""
+    """Lanes that start their next episode as soon as one ends, each with the next task in turn.
 
-    def __init__(self, tasks: Sequence[Task], lanes: int, seed: int) -> None:
-        self.seed = seed
-        self.task = np.arange(lanes) % len(tasks)
-        self.lanes = [Lane(tasks[i % len(tasks)]) for i in range(lanes)]
+    With `relay` the policy may pursue an easier task first; what is stored is the episode of the own task all the same.
+    """
+
+    def __init__(self, tasks: Sequence[Task], lanes: int, seed: int, relay: bool = False) -> None:
+        self.tasks, self.seed = tasks, seed
+        self.task = np.zeros(lanes, np.int64)
+        """(lanes,) whose episode each lane plays"""
+        self.relay = Relay(tasks, lanes) if relay else None
+        self._stages: dict[tuple[int, int], Lane] = {}  # one simulator for each lane and task, made when needed
+        self.lanes: list[Lane] = [self._stage(i, i % len(tasks)) for i in range(lanes)]
         self.episodes = [0] * lanes
         for i in range(lanes):
             self._begin(i)
 
     def state(self, device: torch.device | str = "cpu") -> State:
         """What the policy sees now: one row a lane."""
-        return seen(self.lanes, self.task, device)
+        state = seen(self.lanes, self.task.copy(), device)
+        if self.relay is None or (self.relay.first < 0).all():
+            return state
+        first = torch.from_numpy(self.relay.first).to(device)
+        goal = torch.from_numpy(self.relay.goal).to(device)
+        return State(
+            state.obs, torch.where(first[:, None] < 0, state.goal, goal), torch.where(first < 0, state.task, first)
+        )
 
     def step(self, actions: Vector) -> list[tuple[int, Episode]]:
         """One step in every lane, actions (lanes, A); the episodes that ended with it, each with its task's index."""
         finished = []
         for i, (lane, action) in enumerate(zip(self.lanes, actions, strict=True)):
-            if lane.step(action):
-                finished.append((int(self.task[i]), lane.episode()))
+            over = lane.step(action)
+            if self.relay is not None:
+                self.relay.advance(i, lane.observation[-1], len(lane.action))
+            if over:
+                k, episode = int(self.task[i]), lane.episode()
+                if self.relay is not None:
+                    self.relay.end(i, k, episode)
+                finished.append((k, episode))
                 self._begin(i)
         return finished
 
@@ -132,6 +152,8 @@ class Collector:
         for i, lane in enumerate(self.lanes):
             out[f"action.{i}"] = lane.episode().action
             out[f"observation.{i}"] = lane.observation[-1]
+        if self.relay is not None:
+            out |= {f"relay.{name}": x for name, x in self.relay.snapshot().items()}
         return out
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> bool:
@@ -143,13 +165,28 @@ class Collector:
             raise ValueError(f"{len(snapshot['episodes'])} lanes, not {len(self.lanes)}")
         exact = True
         self.episodes = [int(n) - 1 for n in snapshot["episodes"]]
-        for i, lane in enumerate(self.lanes):
+        for i in range(len(self.lanes)):
             self._begin(i)
+            lane = self.lanes[i]
             for action in snapshot[f"action.{i}"]:
                 lane.step(action)
             exact &= bool((lane.observation[-1] == snapshot[f"observation.{i}"]).all())
+        if self.relay is not None:
+            prefix = "relay."
+            self.relay.restore({k.removeprefix(prefix): x for k, x in snapshot.items() if k.startswith(prefix)})
         return exact
 
     def _begin(self, i: int) -> None:
-        self.lanes[i].reset(episode_seed(self.seed, i, self.episodes[i]))
+        number = self.episodes[i]
+        k = (i + number * len(self.lanes)) % len(self.tasks)
+        self.task[i] = k
+        self.lanes[i] = self._stage(i, k)
+        self.lanes[i].reset(episode_seed(self.seed, i, number))
+        if self.relay is not None:
+            self.relay.begin(i, k, np.random.default_rng(episode_seed(self.seed, i, number, 2)))
         self.episodes[i] += 1
+
+    def _stage(self, i: int, k: int) -> Lane:
+        if (i, k) not in self._stages:
+            self._stages[i, k] = Lane(self.tasks[k])
+        return self._stages[i, k]

@@ -74,20 +74,21 @@ def test_the_policy_sees_the_newest_observation_and_the_goal_in_force():
         assert state.obs[:, 2].tolist() == [t % 7] * 3
         assert state.goal[:, 1].tolist() == [t % 7] * 3
         assert torch.equal(state.goal[:, 0], state.obs[:, 0])
-        assert state.task.tolist() == [0, 1, 0]
+        assert state.task.tolist() == [(i + 3 * (t // 7)) % 2 for i in range(3)]
         collector.step(a)
     assert {x.device.type for x in collector.state("meta")} == {"meta"}
 
 
 def test_a_state_and_an_episode_own_their_memory():
     """What the caller does to its arrays afterwards changes no record, and the other way round."""
-    task, acts = script(), actions(14, 2)
-    kept = [e for *_, e in played(Collector([task], 2, 0), acts)]
-    collector, buffer, found = Collector([task], 2, 0), np.empty((2, 2), np.float32), []
+    tasks, acts = [script(), script("other"), script("third")], actions(14, 2)
+    kept = [e for *_, e in played(Collector(tasks, 2, 0), acts)]
+    collector, buffer, found = Collector(tasks, 2, 0), np.empty((2, 2), np.float32), []
     for a in acts:
-        state = collector.state()
-        for x in state[:2]:
+        before, state = collector.task.tolist(), collector.state()
+        for x in state:
             x.fill_(99)
+        assert collector.task.tolist() == before
         buffer[:] = a
         found += [e for _, e in collector.step(buffer)]
         buffer[:] = 55
@@ -200,18 +201,27 @@ def test_the_global_generators_are_left_alone():
 # Several tasks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3, 7])
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4, 7])
 def test_tasks_take_the_lanes_in_turn(lanes):
+    """Episode e of lane i plays task i + e * lanes, modulo their number: of its own length, with its own clock."""
     tasks = [script("a", ends=3), script("b", ends=4), script("c", stops=5)]
     collector = Collector(tasks, lanes, 0)
-    assert collector.task.tolist() == [i % 3 for i in range(lanes)]
-    episodes = played(collector, actions(60, lanes))
-    counts = np.bincount([k for _, k, _ in episodes], minlength=3)
-    owners = np.bincount(collector.task, minlength=3)
-    assert counts.tolist() == (owners * [20, 15, 12]).tolist()
-    assert {(k, len(e.action), e.terminated) for _, k, e in episodes} == {
-        (k, n, n < 5) for k, n in ((0, 3), (1, 4), (2, 5)) if k < lanes
-    }
+    wanted = []
+    for i in range(lanes):
+        end, e = 0, 0
+        while (end := end + 3 + (k := (i + e * lanes) % 3)) <= 60:
+            wanted.append((end - 1, i, k, episode_seed(0, i, e)))
+            e += 1
+    found, seeds = [], [lane.seed for lane in collector.lanes]
+    for t, a in enumerate(actions(60, lanes)):
+        now = [lane.seed for lane in collector.lanes]
+        assert [lane.task.name for lane in collector.lanes] == ["abc"[k] for k in collector.task]
+        ended = [i for i, lane in enumerate(collector.lanes) if len(lane.action) == 2 + collector.task[i]]
+        finished = collector.step(a)
+        found += [(t, i, k, now[i]) for i, (k, _) in zip(ended, finished, strict=True)]
+        assert all((len(e.action), e.terminated) == (3 + k, k < 2) for k, e in finished)
+    assert seeds == [episode_seed(0, i, 0) for i in range(lanes)]
+    assert sorted(found) == sorted(wanted)
 
 
 # Snapshots ----------------------------------------------------------------------------------------------------------
