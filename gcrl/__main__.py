@@ -1,4 +1,4 @@
-"""The console script: gcrl train | evaluate | list | doctor."""
+"""The console script: gcrl train | evaluate | plot | list | doctor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gcrl.cli import guarded
 USAGE = """usage: gcrl COMMAND ...   (COMMAND --help shows its flags)
   train      train a goal-conditioned policy, or go on with one
   evaluate   play a trained policy and say how good it is
+  plot       draw the learning curves of runs, and which task learned from whose data
   list       the tasks, a line each
   doctor     what this machine has, what gcrl chose on it, and what to mend"""
 
@@ -20,6 +21,8 @@ def run(args: Sequence[str]) -> int:
         from gcrl.train import main
     elif command == "evaluate":
         from gcrl.evaluate import main
+    elif command == "plot":
+        from gcrl.plot import main
     elif command == "doctor":
         from gcrl.doctor import main
     elif command == "list":
@@ -30,7 +33,7 @@ def run(args: Sequence[str]) -> int:
     else:
         from tasks import InputError
 
-        raise InputError(f"unknown command {command!r}: choose from train, evaluate, list, doctor")
+        raise InputError(f"unknown command {command!r}: choose from train, evaluate, plot, list, doctor")
     return main(rest)
 
 

@@ -1,17 +1,30 @@
-"""gcrl list: every task, a line each."""
+"""gcrl list: every task, a line each, under the scene whose tasks can share their data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
-from tasks import TASKS, InputError
+from tasks import SETS, TASKS, InputError
 
 
 def main(args: Sequence[str]) -> int:
     if args:
         raise InputError("gcrl list takes no flags")
-    width = max(map(len, TASKS))
-    for task in TASKS.values():
-        print(f"{task.name:{width}}  {task.description} (budget {task.budget:,} steps of {task.horizon} an episode)")
+    width = max(map(len, TASKS)) + 2
+    in_order = list(dict.fromkeys((task.family, task.scene) for task in TASKS.values()))
+    tasks = sorted(TASKS.values(), key=lambda task: in_order.index((task.family, task.scene)))
+    for scene, group in groupby(tasks, key=lambda task: task.scene):
+        members = list(group)
+        indent = ""
+        if len(members) > 1:
+            print(f"scene {scene}: {len(members)} tasks that can share their data")
+            indent = "  "
+        for task in members:
+            print(
+                f"{indent + task.name:{width}}  {task.description} (budget {task.budget:,}, {task.horizon} an episode)"
+            )
+    for name, of in SETS.items():
+        print(f"{name:{width}}  {len(of)} tasks at once")
     print(f"{'gym:<EnvId>':{width}}  any registered gymnasium environment with continuous actions, goals or none")
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from torch import Tensor
+
 from gcrl import checkpoint, run
 from gcrl.agents import AGENTS, Agent
 from gcrl.checkpoint import Checkpoint
@@ -12,16 +14,36 @@ from gcrl.nets import Spec
 from gcrl.settings import Plan, from_json
 from tasks import InputError
 
+VECTORS = "encode.vectors"
+"""The name under which an agent's state holds its tasks' sentence vectors."""
 
-def make(plan: Plan) -> Agent:
-    """A new agent for the task of this plan, on its device."""
-    kind = AGENTS[plan.settings.agent]
-    return kind(Spec.of([plan.task], plan.gamma), plan.settings.algorithm).to(plan.device)
+
+def make(plan: Plan, vectors: Tensor | None = None) -> Agent:
+    """A new agent for the tasks of this plan, on its device; `vectors` (K, D) spares the sentence encoder."""
+    if "language" in plan.task_id and vectors is None:
+        from gcrl.language import encode
+
+        vectors = encode([task.description for task in plan.tasks], plan.settings.language_model)
+    spec = Spec.of(plan.tasks, plan.gamma, plan.task_id, vectors, plan.settings.reward_scale)
+    return AGENTS[plan.settings.agent](spec, plan.settings.algorithm).to(plan.device)
+
+
+def instruct(agent: Agent, plan: Plan, sentence: str) -> None:
+    """Tell the policy this sentence, whatever the task. Raises InputError if it was not trained with language."""
+    if "language" not in plan.task_id:
+        raise InputError(
+            f"--instruction: the policy tells its tasks apart by {plan.task_id}, train with --task-id language"
+        )
+    if not sentence.strip():
+        raise InputError("--instruction: give a sentence")
+    from gcrl.language import encode
+
+    agent.encode.vectors[:] = encode([sentence], plan.settings.language_model).to(plan.device)
 
 
 def restore(agent: Agent, saved: Checkpoint, folder: Path, plan: Plan) -> None:
     """The weights of a checkpoint into an agent. Raises InputError if they are another task's or agent's."""
-    for what, mine in (("task", plan.task.name), ("agent", plan.settings.agent)):
+    for what, mine in (("task", [task.name for task in plan.tasks]), ("agent", plan.settings.agent)):
         if saved.state.get(what) != mine:
             raise InputError(
                 f"the checkpoint in {folder} is of {what} {saved.state.get(what)} but its config.json says {mine}: "
@@ -41,6 +63,6 @@ def load(folder: Path, device: str = "auto") -> tuple[Agent, Plan, int]:
     saved = checkpoint.load(folder)
     if saved is None:
         raise InputError(f"{folder} has no checkpoint yet: let it train on with `gcrl train --resume {folder}`")
-    agent = make(plan)
+    agent = make(plan, saved.tensors.get("agent", {}).get(VECTORS))
     restore(agent, saved, folder, plan)
     return agent, plan, saved.step

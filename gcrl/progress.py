@@ -11,12 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gcrl.evaluate import Result
-from gcrl.plot import curve
+from gcrl.plot import curves, sharing
 from gcrl.run import Table, sync
 from gcrl.settings import Plan
+
+TABLES = ("progress", "eval", "time", "sharing")
 
 
 class Progress:
@@ -26,12 +30,12 @@ class Progress:
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder, self.plan = folder, plan
-        self.tables = {name: Table(folder / f"{name}.csv") for name in ("progress", "eval", "time")}
+        self.tables = {name: Table(folder / f"{name}.csv") for name in TABLES[: 3 + (len(plan.tasks) > 1)]}
         for table in self.tables.values():
             table.cut(step)
         self.events = SummaryWriter(str(folder / "tb"), purge_step=step + 1)
         total = plan.steps if sys.stderr.isatty() else None
-        self.bar = tqdm(total=plan.steps, initial=step, unit="step", desc=plan.task.name, disable=total is None)
+        self.bar = tqdm(total=plan.steps, initial=step, unit="step", desc=plan.name, disable=total is None)
         self.step, self.first = step, step
         self.seconds = seconds
         self._since = self._saved = time.perf_counter()
@@ -45,7 +49,9 @@ class Progress:
         self.events.close()
         rows = self.tables["eval"].rows()
         if rows:
-            curve(rows, self.plan.task.name, self.folder / "curve.png")
+            curves({self.plan.name: [rows]}, self.folder / "curve.png")
+            if "sharing" in self.tables:
+                sharing(self.tables["sharing"].rows(), self.plan.name, self.folder / "sharing.png")
 
     def advance(self, step: int) -> None:
         """The run has come to this many steps."""
@@ -62,11 +68,20 @@ class Progress:
         self.tables["time"].append(times)
         self._events("time", times)
 
-    def evaluated(self, step: int, result: Result) -> None:
-        """A row of eval.csv, and word of it."""
-        row: dict[str, Any] = {"step": step, **result._asdict()}
-        self.tables["eval"].append(row)
-        self._events("eval", row)
+    def evaluated(self, step: int, results: Mapping[str, Result], flow: NDArray[np.int64]) -> None:
+        """Rows of eval.csv, one for each task and one for all, and word of the last.
+
+        flow (2, K, K): rows that each task has learned from each task's data, and those of them that show reward.
+        """
+        for name, result in results.items():
+            row: dict[str, Any] = {"step": step, "task": name, **result._asdict()}
+            self.tables["eval"].append(row)
+            self._events("eval" if len(results) == 1 else f"eval/{name}", row)
+        if "sharing" in self.tables:
+            names = [task.name for task in self.plan.tasks]
+            for i, j in np.ndindex(flow.shape[1:]):
+                counts = {"rows": int(flow[0, i, j]), "rewarded": int(flow[1, i, j])}
+                self.tables["sharing"].append({"step": step, "receiver": names[i], "source": names[j], **counts})
         said = f"return {result.mean_return:.1f}"
         if not math.isnan(result.success):
             said = f"success {result.success:.2f} [{result.success_low:.2f}, {result.success_high:.2f}], {said}"
@@ -102,5 +117,5 @@ class Progress:
 
     def _events(self, group: str, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
-            if name != "step":
+            if name not in ("step", "task"):
                 self.events.add_scalar(f"{group}/{name}", value, self.step)

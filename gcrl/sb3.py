@@ -26,8 +26,9 @@ from torch.nn.functional import linear
 import tasks
 from gcrl import policy
 from gcrl.weights import read_weights
+from relabel.batch import State
 from relabel.goals import parse
-from relabel.replay import Replay, State
+from relabel.replay import Replay
 from relabel.store import slots_for
 from tasks import Episode, InputError, SimulatorError, Task
 
@@ -182,16 +183,24 @@ class Policy:
         self.act = act
 
     @staticmethod
-    def load(folder: str | Path, device: str = "auto") -> Policy:
-        """The newest policy of a run of ours. Raises InputError."""
+    def load(folder: str | Path, device: str = "auto", task: str | None = None) -> Policy:
+        """The newest policy of a run of ours; of several tasks it plays `task`, none: the first. Raises InputError."""
         agent, plan, _ = policy.load(Path(folder), device)
+        names = [known.name for known in plan.tasks]
+        if task is not None and task not in names:
+            raise InputError(f"task {task!r}: {folder} has learnt {', '.join(names)}")
+        k = 0 if task is None else names.index(task)
+        own, laid = tasks.get(names[k]), plan.tasks[k]
+        columns = list(own.columns if own.obs_dim < laid.obs_dim else range(own.obs_dim))
 
         def act(seen: dict[str, Tensor], carry: Any, explore: bool) -> tuple[Tensor, Any]:
-            obs, rows = seen["observation"], len(seen["observation"])
-            goal = seen["desired_goal"] if plan.task.goal_dim else torch.zeros(rows, 0)
-            if obs.shape[1] != plan.task.obs_dim or goal.shape[1] != plan.task.goal_dim:
-                raise InputError(f"{folder} has learnt {plan.task.name}, which does not observe what was handed in")
-            state = State(obs, goal, torch.zeros(rows, dtype=torch.int64))
+            rows = len(seen["observation"])
+            obs, goal = torch.zeros(rows, laid.obs_dim), torch.zeros(rows, laid.goal_dim)
+            desired = seen["desired_goal"] if own.goal_dim else torch.zeros(rows, 0)
+            if seen["observation"].shape[1] != own.obs_dim or desired.shape[1] != own.goal_dim:
+                raise InputError(f"{folder} has learnt {names[k]}, which does not observe what was handed in")
+            obs[:, columns], goal[:, : own.goal_dim] = seen["observation"], desired
+            state = State(obs, goal, torch.full((rows,), k))
             return agent.act(State(*(x.to(plan.device) for x in state)), carry, explore)
 
         return Policy(act)

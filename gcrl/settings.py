@@ -17,9 +17,12 @@ import torch
 import tasks
 from gcrl import run
 from gcrl.agents import AGENTS
+from gcrl.bodies import BODIES
 from gcrl.cli import parse
-from relabel import goals
+from gcrl.surgery import SURGERIES
+from relabel import goals, share
 from tasks import InputError, Task
+from tasks.layout import together
 
 A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
@@ -29,16 +32,28 @@ DEFAULT_AGENT = "ddpg"
 class Settings(Generic[A]):
     """Train one goal-conditioned policy. Flags of the agent depend on --agent."""
 
-    task: str = "fetch-reach"
-    """what to learn; `gcrl list` shows all"""
+    task: tuple[str, ...] = ("fetch-reach",)
+    """what to learn, one policy for all: tasks, or a scene for all of its tasks; `gcrl list` shows them"""
     relabel: str = "future:0.4,random:0.4"
     """goal strategy, or shares of several: future:0.4,desired:0.4"""
+    share: str = "own"
+    """whose data a task learns from: own, uniform, random, groups, family, uds, hindsight, hipi, cds, cds-soft"""
+    balance: float = 0.0
+    """share of each task's rows that shall show reward; 0: as it comes"""
+    task_id: str | None = None
+    """what tells tasks apart: onehot, embedding, language, goal, or onehot+goal; none: onehot+goal, of one task goal"""
+    language_model: str = "all-MiniLM-L6-v2"
+    """sentence encoder of --task-id language: a name or a folder"""
+    reward_scale: tuple[float, ...] = ()
+    """a factor on the reward of each task; none: 1"""
+    explore: str = "policy"
+    """policy, or relay: an episode pursues an easier task of its scene first"""
     agent: str = DEFAULT_AGENT
     """ddpg, td3 or sac"""
     algorithm: A = dataclasses.field(default=cast(A, None))
     """numbers of the agent"""
     steps: int | None = None
-    """environment steps; none: the task's own budget"""
+    """environment steps over all tasks; none: the sum of their budgets"""
     seed: int = 0
     """of everything that is drawn"""
     lanes: int = 1
@@ -46,17 +61,17 @@ class Settings(Generic[A]):
     utd: float = 1.0
     """updates per environment step"""
     warmup: int = 200
-    """environment steps with uniform actions at the start"""
+    """environment steps of each task with uniform actions at the start"""
     gamma: float | None = None
     """discount; none: 1 - 1 / horizon, at most 0.99"""
     n_step: int | None = None
     """steps of reward before the bootstrap; none: the task's own"""
     replay: int = 1_000_000
-    """transitions kept"""
+    """transitions kept, over all tasks"""
     eval_every: int | None = None
     """environment steps between evaluations; none: a tenth of the steps, at least 250"""
     eval_episodes: int = 25
-    """episodes of one evaluation"""
+    """episodes of one evaluation, for each task"""
     log_every: int = 500
     """environment steps between rows of progress.csv"""
     save_seconds: float = 60.0
@@ -119,7 +134,9 @@ class Plan:
     """Settings, checked, with nothing left open: what they say stands beside them in one type each."""
 
     settings: Settings[Any]
-    task: Task
+    tasks: tuple[Task, ...]
+    """in one layout"""
+    task_id: str
     device: torch.device
     gamma: float
     n_step: int
@@ -130,24 +147,75 @@ class Plan:
     def of(s: Settings[Any]) -> Plan:
         """Check everything that can be checked before a run begins. Raises InputError."""
         known_agent(s.agent)
-        task = tasks.get(s.task)
-        if task.goal_dim == 0 and s.relabel != "none":
+        chosen = together(tasks.find((s.task,) if isinstance(s.task, str) else s.task))
+        if chosen[0].goal_dim == 0 and s.relabel != "none":
             s = dataclasses.replace(s, relabel="none")  # no goals, nothing to relabel
+        s = dataclasses.replace(s, task=tuple(task.name for task in chosen))
         _check_numbers(s)
         _check_numbers(s.algorithm)
-        gamma = min(0.99, 1 - 1 / task.horizon) if s.gamma is None else s.gamma
+        horizon = max(task.horizon for task in chosen)
+        gamma = min(0.99, 1 - 1 / horizon) if s.gamma is None else s.gamma
         if not 0 <= gamma < 1:
             raise InputError(f"--gamma {gamma}: must lie in [0, 1)")
         goals.parse(s.relabel, gamma)
-        if s.replay < task.horizon:
+        if s.replay < horizon * len(chosen):
+            what = chosen[0].name if len(chosen) == 1 else f"each of the {len(chosen)} tasks"
+            raise InputError(f"--replay {s.replay}: must hold at least one episode of {what}, {horizon} steps")
+        share.parse(s.share)
+        task_id = _task_id(s, chosen)
+        if s.reward_scale and len(s.reward_scale) != len(chosen):
             raise InputError(
-                f"--replay {s.replay}: must hold at least one episode of {task.name}, {task.horizon} steps"
+                f"--reward-scale: {len(s.reward_scale)} factors for {len(chosen)} tasks: give one for each task"
             )
-        steps = task.budget if s.steps is None else s.steps
+        _check_weights(s.algorithm, task_id, chosen)
+        if s.explore not in ("policy", "relay"):
+            raise InputError(f"--explore {s.explore}: choose from policy, relay")
+        steps = sum(task.budget for task in chosen) if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
-        n_step = task.n_step if s.n_step is None else s.n_step
-        s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every)
-        return Plan(s, task, _device(s.device), gamma, n_step, steps, eval_every)
+        n_step = max(task.n_step for task in chosen) if s.n_step is None else s.n_step
+        s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every, task_id=task_id)
+        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every)
+
+    @property
+    def name(self) -> str:
+        """The task, or what the tasks have in common."""
+        first = self.tasks[0]
+        if len(self.tasks) == 1:
+            return first.name
+        one_scene = len({task.scene for task in self.tasks}) == 1
+        return f"{first.scene if one_scene else first.family}-{len(self.tasks)}-tasks"
+
+
+IDENTITIES = ("goal", *(f"{how}{goal}" for how in ("onehot", "embedding", "language") for goal in ("", "+goal")))
+
+
+def _task_id(s: Settings[Any], chosen: Sequence[Task]) -> str:
+    """What tells the tasks apart, checked against what else is asked for."""
+    goals = any(task.goal_dim for task in chosen)
+    if s.task_id is None:
+        return "goal" if len(chosen) == 1 else "onehot" + "+goal" * goals
+    if s.task_id not in IDENTITIES:
+        raise InputError(f"--task-id {s.task_id}: choose from {', '.join(IDENTITIES)}")
+    if goals and "goal" not in s.task_id and s.relabel != "none":
+        raise InputError(
+            f"--task-id {s.task_id} hides the goal from the policy, so it cannot learn from relabelled ones: "
+            f"add +goal, or give --relabel none"
+        )
+    return s.task_id
+
+
+def _check_weights(algorithm: Any, task_id: str, chosen: Sequence[Task]) -> None:
+    """Do the ways in which tasks share weights and gradients exist, and fit what tells the tasks apart."""
+    for name, known in (("weights", BODIES), ("surgery", ("none", *SURGERIES))):
+        if (value := getattr(algorithm, name, None)) is not None and value not in known:
+            raise InputError(f"--{name} {value}: choose from {', '.join(known)}")
+    weights = getattr(algorithm, "weights", "conditioned")
+    if weights in ("heads", "tied") and "onehot" not in task_id:
+        raise InputError(f"--weights {weights} needs to know each row's task: give --task-id onehot or onehot+goal")
+    if weights == "modular" and len(algorithm.hidden) < 2:
+        raise InputError("--weights modular: needs two hidden layers or more, as in --hidden 256 256")
+    if weights != "conditioned" and task_id == "goal" and not chosen[0].goal_dim:
+        raise InputError(f"--weights {weights}: {chosen[0].name} has no goal, and one task needs no identity")
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -163,6 +231,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "tau": (0, 1),
     "dropout": (0, 0.99),
     "random": (0, 1),
+    "balance": (0, 1),
+    "reward_scale": (1e-6, 1e6),
     "alpha": (1e-6, math.inf),  # its logarithm is learned
     "entropy": (-math.inf, math.inf),
 }
@@ -174,7 +244,7 @@ def _check_numbers(settings: object) -> None:
     hints = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         value, flag = getattr(settings, field.name), f"--{field.name.replace('_', '-')}"
-        if value == ():
+        if value == () and field.name == "hidden":
             raise InputError(f"{flag}: give at least one number")
         for x in value if isinstance(value, tuple) else (value,):
             if isinstance(x, bool) or not isinstance(x, int | float):
@@ -208,7 +278,8 @@ def from_json(content: dict[str, Any], where: Path) -> Settings[Any]:
     try:
         kind = AGENTS[known_agent(content["agent"])].Settings
         algorithm = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["algorithm"].items()})
-        settings = Settings(**dict(content, algorithm=algorithm, runs=Path(content["runs"])))
+        mine = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        settings = Settings(**dict(mine, algorithm=algorithm, runs=Path(content["runs"])))
         for part in (settings, algorithm):
             for name, hint in get_type_hints(type(part)).items():
                 if not _fits(getattr(part, name), hint):

@@ -22,11 +22,11 @@ from gcrl.agents.agent import load_optimizer_state, optimizer_state
 from gcrl.checkpoint import Checkpoint
 from gcrl.cli import guarded
 from gcrl.collect import Collector
-from gcrl.evaluate import Evaluator, Result
+from gcrl.evaluate import Evaluator, Result, every
 from gcrl.progress import Progress
 from gcrl.run import RunError
 from gcrl.settings import Plan, Settings, command_line, to_json
-from relabel.goals import parse
+from relabel import goals, share
 from relabel.replay import Replay
 from relabel.store import slots_for
 from tasks import Episode, InputError, SimulatorError
@@ -47,9 +47,18 @@ class Training:
         self.plan = plan
         self.rng = np.random.default_rng(s.seed)
         self.agent = policy.make(plan)
-        slots = slots_for(s.replay, plan.task)
-        self.replay = Replay([plan.task], slots, parse(s.relabel, plan.gamma), plan.gamma, plan.n_step, plan.device)
-        self.collector = Collector([plan.task], s.lanes, s.seed)
+        self.replay = Replay(
+            plan.tasks,
+            max(slots_for(s.replay // len(plan.tasks), task) for task in plan.tasks),
+            goals.parse(s.relabel, plan.gamma),
+            plan.gamma,
+            plan.n_step,
+            plan.device,
+            share.parse(s.share),
+            s.balance,
+            s.reward_scale,
+        )
+        self.collector = Collector(plan.tasks, s.lanes, s.seed, s.explore == "relay")
         self.steps = self.updates = self.episodes = 0
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.metrics: dict[str, Tensor] = {}
@@ -57,8 +66,8 @@ class Training:
     def step(self) -> None:
         """One step in every lane, and the updates that are due for it."""
         s = self.plan.settings
-        if self.steps < s.warmup:
-            actions = self.rng.uniform(-1, 1, (s.lanes, self.plan.task.action_dim)).astype(np.float32)
+        if self.steps < s.warmup * len(self.plan.tasks):
+            actions = self.rng.uniform(-1, 1, (s.lanes, self.plan.tasks[0].action_dim)).astype(np.float32)
         else:
             actions = self.agent.act(self.collector.state(self.plan.device), explore=True)[0].cpu().numpy()
         for k, episode in self.collector.step(actions):
@@ -71,13 +80,15 @@ class Training:
 
     def keep(self, k: int, episode: Episode) -> None:
         """Take a finished episode of task k into the replay and the normaliser."""
-        task = self.plan.task
-        self.replay.stores[k].add(episode)
+        task = self.plan.tasks[k]
+        self.replay.add(k, episode)
         achieved = task.goal_of(episode.observation)
-        goals = np.concatenate((achieved, episode.desired))
+        seen = np.concatenate((achieved, episode.desired))
         device = self.plan.device
-        self.agent.encode.observe(torch.from_numpy(episode.observation).to(device), torch.from_numpy(goals).to(device))
-        success = float(task.success(achieved[-1], episode.desired[-1])) if task.goal_dim else float("nan")
+        self.agent.encode.observe(
+            torch.from_numpy(episode.observation).to(device), torch.from_numpy(seen).to(device), k
+        )
+        success = float(task.success(achieved[-1], episode.desired[-1])) if task.reward else float("nan")
         self.recent.append((success, float(episode.reward.sum())))
         self.episodes += 1
 
@@ -96,10 +107,10 @@ class Training:
             "random": checkpoint.random_state(),
             "lanes": {k: torch.from_numpy(x) for k, x in self.collector.snapshot().items()},
         }
-        for k, store in enumerate(self.replay.stores):
-            tensors[f"replay.{k}"] = {name: torch.from_numpy(x) for name, x in store.state().items()}
+        for group, arrays in self.replay.state().items():
+            tensors[group] = {name: torch.from_numpy(x) for name, x in arrays.items()}
         state = {
-            "task": self.plan.task.name,
+            "task": [task.name for task in self.plan.tasks],
             "agent": self.plan.settings.agent,
             "counts": [self.steps, self.updates, self.episodes],
             "recent": list(self.recent),
@@ -121,8 +132,7 @@ class Training:
 
     def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> float:
         load_optimizer_state(self.agent, tensors["optimizers"])
-        for k, store in enumerate(self.replay.stores):
-            store.load({name: x.numpy() for name, x in tensors[f"replay.{k}"].items()})
+        self.replay.load({group: {name: x.numpy() for name, x in g.items()} for group, g in tensors.items()})
         if not self.collector.restore({k: x.numpy() for k, x in tensors["lanes"].items()}):
             print("gcrl: this simulator does not replay exactly; the run goes on, but not to the bit", file=sys.stderr)
         self.steps, self.updates, self.episodes = state["counts"]
@@ -139,9 +149,14 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
     Raises InputError where nothing has begun, RunError where the run can not go on, Stopped.
     """
     plan = Plan.of(settings)
+    scenes = list(dict.fromkeys(task.scene for task in plan.tasks))
+    if plan.settings.share == "family" and len(scenes) > 1:
+        print(
+            f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
+        )
     torch.set_num_threads(plan.settings.threads)
     training = begin(plan)
-    name = f"{plan.task.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
+    name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))
     again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
     with run.claimed(folder):
@@ -184,7 +199,7 @@ def learn(training: Training, folder: Path, seconds: float) -> bool:
     plan = training.plan
     settings = plan.settings
     with stop_signals() as stop, Progress(folder, plan, training.steps, seconds) as progress:
-        evaluator = Evaluator(plan.task) if settings.eval_episodes else None
+        evaluators = [Evaluator(task, k=k) for k, task in enumerate(plan.tasks) if settings.eval_episodes]
         while True:
             before = training.steps
             training.step()
@@ -192,9 +207,9 @@ def learn(training: Training, folder: Path, seconds: float) -> bool:
             last = training.steps >= plan.steps
             if _crossed(before, training.steps, settings.log_every) or last:
                 progress.log(training.row())
-            if evaluator and (_crossed(before, training.steps, plan.eval_every) or last):
+            if evaluators and (_crossed(before, training.steps, plan.eval_every) or last):
                 with progress.untimed():
-                    progress.evaluated(training.steps, evaluate(evaluator, training))
+                    progress.evaluated(training.steps, evaluate(evaluators, training), training.replay.flow)
             stopped = bool(stop)  # asked once: a signal may come at any moment
             if stopped or last or (progress.save_due() and _crossed(before, training.steps, settings.log_every)):
                 training.save(folder, progress.saved())
@@ -202,9 +217,10 @@ def learn(training: Training, folder: Path, seconds: float) -> bool:
                 return last
 
 
-def evaluate(evaluator: Evaluator, training: Training) -> Result:
-    """The policy as it stands."""
-    return evaluator(training.agent, training.plan.settings.eval_episodes, device=training.plan.device)
+def evaluate(evaluators: Sequence[Evaluator], training: Training) -> dict[str, Result]:
+    """The policy as it stands, task by task."""
+    episodes, device = training.plan.settings.eval_episodes, training.plan.device
+    return every(evaluators, training.agent, episodes, device=device)
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

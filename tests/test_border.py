@@ -82,7 +82,7 @@ def finished(made, tmp_path):
 @pytest.mark.parametrize(
     "typed, words",
     [
-        ("nonsense", ["unknown command 'nonsense'", "train, evaluate, list, doctor"]),
+        ("nonsense", ["unknown command 'nonsense'", "train, evaluate, plot, list, doctor"]),
         ("list all", ["takes no flags"]),
         ("train --task fetch-reech", ["fetch-reech", "did you mean fetch-reach"]),
         ("train --task xyz", ["unknown task 'xyz'", "gcrl list"]),
@@ -90,7 +90,7 @@ def finished(made, tmp_path):
         ("train --task Pendulum-v1", ["did you mean gym:Pendulum-v1"]),
         ("train --task gym:NoSuchEnv", ["gym:NoSuchEnv", "import the package"]),
         ("train --task gym:CartPole-v1", ["Discrete", "continuous"]),
-        ("train --task", ["--task", "--help"]),
+        ("train --task", ["--task: give at least one", "gcrl list"]),
         ("train --relabel futur", ["did you mean future"]),
         ("train --relabel future:0.8,final:0.4", ["more than 1"]),
         ("train --agent sacc", ["unknown agent 'sacc'", "did you mean sac"]),
@@ -237,6 +237,8 @@ def test_a_broken_config(capfd, finished, spoilt, words):
         {"algorithm": {"lr": "fast"}},
         {"algorithm": {"layer_norm": 1}},
         {"task": 5},
+        {"task": [5]},
+        {"task": []},
         {"steps": "many"},
         {"steps": 1.5},
         {"seed": True},
@@ -260,7 +262,7 @@ def test_numbers_of_a_config_are_checked_as_typed_ones(capfd, finished):
 @pytest.mark.parametrize(
     "flags, word",
     [
-        (["--task", "fetch-reach"], "task = test-point, not fetch-reach"),
+        (["--task", "fetch-reach"], "task = ('test-point',), not ('fetch-reach',)"),
         (["--seed", "1"], "seed = 0, not 1"),
         (["--agent", "sac"], "agent = td3, not sac"),
         (["--lr", "0.5"], "lr = 0.001, not 0.5"),
@@ -284,7 +286,7 @@ def test_a_finished_run_stays_as_it_is(capfd, finished):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"task": PLAIN.name}, ["of task test-point", "says test-plain", "train anew"]),
+        ({"task": [PLAIN.name]}, ["of task ['test-point']", "says ['test-plain']", "train anew"]),
         ({"agent": "ddpg"}, ["does not fit this version"]),
         ({"algorithm": {"hidden": [8, 9]}}, ["does not fit its config.json", "train anew"]),
     ],
@@ -440,7 +442,7 @@ def test_rows_and_events_that_cannot_be_written(capfd, monkeypatch, owner, name)
 
 
 def test_a_curve_that_cannot_be_written_costs_no_checkpoint(capfd, monkeypatch):
-    monkeypatch.setattr("gcrl.progress.curve", full)
+    monkeypatch.setattr("gcrl.progress.curves", full)
     refused(capfd, ["train", *TINY], "No space left on device", code=1)
     (folder,) = Path("runs").iterdir()
     assert checkpoint.load(folder).step == 60

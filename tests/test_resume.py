@@ -36,7 +36,7 @@ def surroundings(monkeypatch):
     for task in (POINT, PLAIN, ENDING, LOOSE):
         monkeypatch.setitem(tasks.TASKS, task.name, task)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(progress, "curve", lambda *args: None)
+    monkeypatch.setattr(progress, "curves", lambda *args: None)
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def test_the_folder_holds_what_its_module_promises(trained):
     promised.add("checkpoints")
     assert len(promised) == 9 and {path.name for path in folder.iterdir()} == promised
     config = json.loads((folder / "config.json").read_text())
-    assert config["task"] == POINT.name and config["steps"] == 60 and config["algorithm"]["hidden"] == [8, 8]
+    assert config["task"] == [POINT.name] and config["steps"] == 60 and config["algorithm"]["hidden"] == [8, 8]
     assert set(run.PACKAGES) < set(json.loads((folder / "versions.json").read_text()))
     assert shlex.split((folder / "command.txt").read_text())[1:] == sys.orig_argv[1:]
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -62,11 +62,12 @@ def test_tables_and_events_tell_the_same(trained, task):
     assert [int(row["step"]) for row in progress] == [int(row["step"]) for row in times] == [15, 30, 45, 60]
     assert [int(row["step"]) for row in evaluated] == [30, 60]
     assert progress[0]["critic_loss"] == "" and float(progress[-1]["critic_loss"]) > 0
+    assert [row["task"] for row in evaluated] == [task] * 2
     assert (evaluated[0]["success"] == "nan") == (task == PLAIN.name)
     events = EventAccumulator(str(folder / "tb"))
     events.Reload()
     for group, rows in (("train", progress), ("eval", evaluated), ("time", times)):
-        for name in set(rows[0]) - {"step"}:
+        for name in set(rows[0]) - {"step", "task"}:
             seen = {point.step: point.value for point in events.Scalars(f"{group}/{name}")}
             told = {int(row["step"]): float(row[name]) for row in rows if row[name]}
             assert seen == pytest.approx(told, rel=1e-6, nan_ok=True), name

@@ -342,7 +342,7 @@ def run(tmp_path_factory):
 
 def test_evaluate_policy_says_what_gcrl_evaluate_says(run):
     agent, plan, _ = policy.load(run, "cpu")
-    ours = Evaluator(plan.task)(agent, 20)
+    ours = Evaluator(plan.tasks[0])(agent, 20)
     success = []
     env = Seeded(environment("fetch-reach"), [evaluation_seed(SEED, n) for n in range(21)])
     scores, lengths = evaluate_policy(

@@ -40,7 +40,8 @@ def differences(a: Path, b: Path) -> list[str]:
     out = [name for name in names if len({(end / name).read_bytes() for end in ends}) > 1]
     states = [json.loads((end / "state.json").read_bytes()) | {"seconds": 0} for end in ends]
     out += [f"state.json: {key}" for key in states[0] if repr(states[0][key]) != repr(states[1].get(key))]
-    out += [name for name in ("progress.csv", "eval.csv") if (a / name).read_bytes() != (b / name).read_bytes()]
+    tables = ["progress.csv", "eval.csv", *(["sharing.csv"] if (a / "sharing.csv").exists() else [])]
+    out += [name for name in tables if (a / name).read_bytes() != (b / name).read_bytes()]
     steps = [[row.split(",")[0] for row in (run / "time.csv").read_text().splitlines()] for run in (a, b)]
     return out + ["time.csv"] * (steps[0] != steps[1]) + ["steps"] * (ends[0].name != ends[1].name)
 
