@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from relabel.share import labels
 from relabel.store import Index
+from tasks.layout import picked
 from tasks.task import Task, identity, never
 
 Array = NDArray[np.float32]
@@ -17,7 +18,10 @@ Bools = NDArray[np.bool_]
 
 
 class Judge:
-    """Tasks with the same goal map share a call of it, and so do tasks with the same reward and end."""
+    """Tasks with the same goal map share a call of it, and so do tasks with the same reward and end.
+
+    Where every map only picks numbers of the observation, one gather serves all of them.
+    """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.map, self.rule = (
@@ -28,10 +32,14 @@ class Judge:
             )
         )
         self.maps, self.rules = ([tasks[i] for i in np.unique(x, return_index=True)[1]] for x in (self.map, self.rule))
+        columns = [c for task in tasks if (c := picked(task)) is not None]
+        self.columns = np.stack(columns) if len(columns) == len(tasks) else None  # (K, G)
+        label = self.rule if self.columns is not None else self.map
+        self.place = None if len(np.unique(label)) == 1 else np.argsort(np.argsort(label, kind="stable"))
 
     def order(self, receiver: Index) -> Index | None:
-        """How to sort rows so that those of one goal map are neighbours, which is faster; None where they all are."""
-        return None if len(self.maps) == 1 else np.argsort(self.map.take(receiver), kind="stable")
+        """How to sort rows so that those to be scored in one call are neighbours, which is faster; None: they are."""
+        return None if self.place is None else np.argsort(self.place.take(receiver), kind="stable")
 
     def __call__(
         self, receiver: Index, obs: Array, wanted: Bools, desired: Array, recorded: Array, died: Bools
@@ -44,6 +52,10 @@ class Judge:
         n = died.shape[1]
         if len(self.maps) == 1:
             achieved = self.maps[0].goal_of(obs[:, 1:])
+        elif self.columns is not None:
+            columns = self.columns.take(receiver, 0)[:, None]  # (B, 1, G)
+            achieved = obs[np.arange(len(obs))[:, None, None], np.arange(1, n + 2)[:, None], columns]
+            achieved[np.broadcast_to(columns < 0, achieved.shape)] = 0.0
         else:
             achieved = np.empty((len(obs), n + 1, desired.shape[1]), np.float32)
             for task, of in rows_of(self.map.take(receiver), self.maps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.task import Array, InputError, Score, Task, bonus_if, cost_outside, never, within
 
@@ -45,6 +47,12 @@ class Spread:
         return goal.new_zeros((*goal.shape[:-1], self.size)).index_copy(
             -1, goal.new_tensor(range(goal.shape[-1])).long(), goal
         )
+
+
+def picked(task: Task) -> NDArray[np.int64] | None:
+    """Which numbers of an observation are the task's goal, (G,), -1 for a zero; None if it does more than pick some."""
+    of = task.goal_of.goal_of if isinstance(task.goal_of, Spread) else task.goal_of
+    return task.goal_of(np.arange(1, task.obs_dim + 1)) - 1 if isinstance(of, operator.itemgetter) else None
 
 
 class LaidOut(gymnasium.Wrapper[Any, Any, Any, Any]):

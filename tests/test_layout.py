@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 import tasks
 from gcrl.collect import Lane
 from tasks import InputError, find
-from tasks.layout import Cut, LaidOut, Spread, together
+from tasks.layout import Cut, LaidOut, Spread, picked, together
 from tasks.task import Task, bonus_if, cost_outside, never, part, within
 
 WIDTH = 7
@@ -290,3 +290,17 @@ def test_every_family_of_ours_has_a_layout():
     for family in dict.fromkeys(task.family for task in tasks.TASKS.values()):
         laid = together(find([family])) if family not in tasks.TASKS else ()
         assert len({(t.obs_dim, t.goal_dim) for t in laid}) <= 1
+
+
+@pytest.mark.parametrize("names", [["table"], ["kitchen"], ["fetch-*"], ["metaworld-mt10"], ["point-maze-umaze-*"]])
+def test_a_goal_that_picks_numbers_says_which(names):
+    for task in together(tasks.find(names)):
+        rows = np.random.default_rng(0).normal(size=(7, task.obs_dim)).astype(np.float32)
+        columns = picked(task)
+        assert columns is not None and columns.shape == (task.goal_dim,)
+        with_zero = np.concatenate((rows, np.zeros((7, 1), np.float32)), 1)  # -1 is the last one
+        np.testing.assert_array_equal(task.goal_of(rows), with_zero[:, columns])
+
+
+def test_a_goal_that_computes_does_not():
+    assert picked(dataclasses.replace(tasks.get("fetch-push"), goal_of=np.negative)) is None

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+import tasks
 from relabel import replay as module
 from relabel.batch import Batch
 from relabel.goals import STRATEGIES as GOALS
 from relabel.goals import parse as goals_of
+from relabel.judge import Judge
 from relabel.replay import Replay
 from relabel.score import Scores
 from relabel.share import NAMES, parse
+from tasks.layout import together
 from tasks.task import InputError
 from tests.test_store import LONGEST, Kept, fits, same_place, walk, walk_task
 
@@ -399,3 +402,25 @@ def test_uds_needs_a_least_reward_and_scores_need_an_agent():
         replay, _ = filled(share)
         with pytest.raises(InputError, match=f"^--share {share} needs an agent that values transitions$"):
             replay.sample(np.random.default_rng(0), 8)
+
+
+@pytest.mark.parametrize("name", ["table", "kitchen", "metaworld-mt10"])
+def test_goals_that_are_picked_are_those_of_the_maps(name):
+    """One gather for all tasks, and the maps one by one: the same goals, rewards and ends."""
+    chosen = together(tasks.find([name]))
+    quick, plain = Judge(chosen), Judge(chosen)
+    assert quick.columns is not None
+    plain.columns = None
+    rng = np.random.default_rng(0)
+    receiver, obs = rng.integers(0, len(chosen), 300), rng.normal(0, 0.1, (300, 4, chosen[0].obs_dim))
+    desired, recorded = rng.normal(0, 0.1, (300, chosen[0].goal_dim)), rng.normal(size=(300, 2))
+    rest = (
+        obs.astype(np.float32),
+        rng.random(300) < 0.5,
+        desired.astype(np.float32),
+        recorded,
+        rng.random((300, 2)) < 0.1,
+    )
+    for a, b in zip(quick(receiver, *rest), plain(receiver, *rest), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
