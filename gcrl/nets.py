@@ -265,10 +265,28 @@ class GaussianActor(nn.Module):
 
         log pi(a) = log N(u) - sum log(1 - tanh(u)^2), the last term as 2 (log 2 - u - softplus(-2u)), which is stable.
         """
-        mean, log_std = self.net(x).chunk(2, -1)
-        log_std = log_std.clamp(-20, 2)
+        mean, log_std = self.normal(x)
         noise = torch.randn_like(mean)
         u = mean + log_std.exp() * noise
-        log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
-        log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
-        return torch.tanh(u), (log_normal - log_slope).sum(-1)
+        return torch.tanh(u), log_density(u, noise, log_std)
+
+    def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
+        """The log density (B,) of actions (B, A) in [-1, 1]; one at the edge counts as just inside it."""
+        mean, log_std = self.normal(x)
+        u = torch.atanh(action.clamp(-1 + EDGE, 1 - EDGE))
+        return log_density(u, (u - mean) / log_std.exp(), log_std)
+
+    def normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation of u: (B, A) each."""
+        mean, log_std = self.net(x).chunk(2, -1)
+        return mean, log_std.clamp(-20, 2)
+
+
+EDGE = 1e-6
+
+
+def log_density(u: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """Of tanh(u), where u = mean + exp(log_std) noise: (B, A) each -> (B,)."""
+    log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
+    return (log_normal - log_slope).sum(-1)

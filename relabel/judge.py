@@ -82,6 +82,8 @@ def _scored(task: Task, achieved: Array, goal: Array, recorded: Array, died: Boo
 
 def rows_of(label: Index, tasks: Sequence[Task]) -> Iterator[tuple[Task, Index | slice]]:
     """The rows of each label that occurs: a slice where they are neighbours."""
+    if not len(label):
+        return
     cuts = np.flatnonzero(label[1:] != label[:-1]) + 1
     if len(cuts) < len(tasks):
         ends = [0, *cuts.tolist(), len(label)]

@@ -1,7 +1,7 @@
 """How good each stored episode would have been for every task: what generalized hindsight chooses by.
 
-Approximate inverse RL (AIR, Li et al. 2020, arXiv 2002.11708, section 4): the return of the episode under a task, less
-the average return of the recent episodes that pursued that task.
+Approximate inverse RL (AIR, Li et al. 2020, arXiv 2002.11708, section 4.2): where the return that an episode would have
+had under a task lies among those that the recent episodes of the scene would have had under that task.
 """
 
 from __future__ import annotations
@@ -13,50 +13,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relabel.store import Index, Memory
+from relabel.store import EpisodeStore, Index, Memory, episodes
 from tasks.task import Episode, Task
 
 RECENT = 20
-"""Episodes of a task whose average return counts, and whose goals the task's returns are averaged over."""
+"""Episodes of each task that others are compared with, and whose goals a task's returns are averaged over."""
 
 
 class Merits:
-    """Returns of all stored episodes under all tasks; nan where no goal of the task was known yet."""
+    """Returns of all stored episodes under all tasks of their scene; nan where no goal of the task was known yet."""
 
     def __init__(self, tasks: Sequence[Task], memory: Memory) -> None:
         self.tasks, self.memory = tasks, memory
         self.returns = np.zeros((len(memory.slots), len(tasks)), np.float32)  # in the slot of the episode's first step
         self.goals = [deque[NDArray[np.float32]](maxlen=RECENT) for _ in tasks]
-        self.recent = [deque[float](maxlen=RECENT) for _ in tasks]
+        self.recent = [deque[NDArray[np.float32]](maxlen=RECENT) for _ in tasks]  # rows (K,) of `returns`
 
-    def add(self, k: int, slot: int, episode: Episode) -> None:
-        """Rate an episode of task k whose first step lies in `slot`."""
+    def add(self, k: int, slot: int, episode: Episode, stores: Sequence[EpisodeStore]) -> None:
+        """Rate the newest episode of task k, whose first step lies in `slot`.
+
+        With its first goal a task also rates what `stores` hold already, the others' data that came before its own.
+        """
+        first = not self.goals[k]
         self.goals[k].append(episode.desired[-1])
-        scene = self.tasks[k].scene
-        for j, task in enumerate(self.tasks):
-            known = task.scene == scene and self.goals[j]
-            self.returns[slot, j] = mean_return(task, episode, np.stack(self.goals[j])) if known else np.nan
-        self.recent[k].append(float(self.returns[slot, k]))
+        for j in range(len(self.tasks)):
+            self.returns[slot, j] = self._rated(j, k, episode)
+        if first:
+            for j, store in enumerate(stores):
+                for at, old in zip(self._starts(j), episodes(store.state()), strict=True):
+                    self.returns[at, k] = self._rated(k, j, old)
+        self.recent[k].append(self.returns[slot].copy())
+
+    def _rated(self, k: int, source: int, episode: Episode) -> float:
+        """The return of an episode of task `source` under task k, or nan."""
+        if self.tasks[k].scene != self.tasks[source].scene or not self.goals[k]:
+            return np.nan
+        return mean_return(self.tasks[k], episode, np.stack(self.goals[k]))
 
     def table(self, first: Index) -> NDArray[np.float64]:
-        """Of the episodes whose first steps lie in these slots (B,): return less average, (B, K); nan as above."""
-        average = [np.mean(r) if r else np.nan for r in self.recent]
-        return self.returns.take(first, 0) - np.asarray(average)
+        """Which share of the recent returns each return surpasses, equal ones counting half: (B, K), nan as above.
+
+        Of the episodes whose first steps lie in these slots (B,).
+        """
+        recent = np.array([row for rows in self.recent for row in rows]).reshape(-1, len(self.tasks))
+        returns = self.returns.take(first, 0)
+        out = np.full(returns.shape, np.nan)
+        for k, (mine, theirs) in enumerate(zip(returns.T, recent.T, strict=True)):
+            theirs = np.sort(theirs[~np.isnan(theirs)])
+            if len(theirs):
+                below, upto = (np.searchsorted(theirs, mine, side) for side in ("left", "right"))
+                out[:, k] = np.where(np.isnan(mine), np.nan, (below + upto) / (2 * len(theirs)))
+        return out
 
     def state(self) -> dict[str, NDArray[Any]]:
         """What a checkpoint keeps beside the stores."""
         out = {}
-        for k in range(len(self.tasks)):
+        for k, task in enumerate(self.tasks):
             out[f"returns.{k}"] = self.returns[self._starts(k)]
-            out[f"recent.{k}"] = np.array(self.recent[k])
-            out[f"goals.{k}"] = np.array(self.goals[k], np.float32).reshape(len(self.goals[k]), self.tasks[k].goal_dim)
+            out[f"recent.{k}"] = np.array(self.recent[k], np.float32).reshape(-1, len(self.tasks))
+            out[f"goals.{k}"] = np.array(self.goals[k], np.float32).reshape(len(self.goals[k]), task.goal_dim)
         return out
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of `state`, once the stores have been loaded."""
         for k in range(len(self.tasks)):
             self.returns[self._starts(k)] = state[f"returns.{k}"]
-            self.recent[k] = deque(state[f"recent.{k}"].tolist(), maxlen=RECENT)
+            self.recent[k] = deque(state[f"recent.{k}"], maxlen=RECENT)
             self.goals[k] = deque(state[f"goals.{k}"], maxlen=RECENT)
 
     def _starts(self, k: int) -> Index:

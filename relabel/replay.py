@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from relabel.batch import Batch
 from relabel.goals import Strategy
 from relabel.judge import Judge
 from relabel.merit import Merits
+from relabel.rows import Picks, Rows, joined
 from relabel.score import Scores
 from relabel.share import Pairs, Pool, Sharing
 from relabel.store import EpisodeStore, Index, Memory
@@ -25,53 +26,8 @@ BLOCKS = 4
 """How often a batch is drawn at most, where rows are chosen among candidates."""
 OWN = 32
 """Rows of its own data on which a task's percentile is taken."""
-
-
-class Picks(NamedTuple):
-    """Rows chosen, and the moments that their goals are read off; not yet anyone's."""
-
-    source: Index
-    start: Index
-    """(B,) slot of the first step of the row's episode"""
-    left: Index
-    """steps of the episode after the row"""
-    slots: Index
-    """(B, n + 1) of the window, which ends with the episode"""
-    goal: Index
-    """(B,) slot of the goal"""
-    wanted: NDArray[np.bool_]
-    """the goal is the one desired there, not what was achieved"""
-
-    def take(self, index: Index) -> Picks:
-        return Picks(
-            self.source[index],
-            self.start[index],
-            self.left[index],
-            self.slots[index],
-            self.goal[index],
-            self.wanted[index],
-        )
-
-
-class Rows(NamedTuple):
-    """Labelled rows: the columns of Batch in NumPy, where they come from, and whether they show reward."""
-
-    columns: tuple[NDArray[np.generic], ...]
-    source: Index
-    hit: NDArray[np.bool_]
-
-    @property
-    def receiver(self) -> Index:
-        task: Index = self.columns[-1]  # type: ignore[assignment]
-        return task
-
-    def take(self, index: Index) -> Rows:
-        return Rows(tuple(x[index] for x in self.columns), self.source[index], self.hit[index])
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    columns = tuple(np.concatenate(column) for column in zip(*(part.columns for part in parts), strict=True))
-    return Rows(columns, np.concatenate([p.source for p in parts]), np.concatenate([p.hit for p in parts]))
+KEPT = 0.5
+"""Share of its rows that hindsight leaves to their own tasks: an episode is kept once as it is, once as it is best."""
 
 
 class Replay:
@@ -112,9 +68,13 @@ class Replay:
 
     def _check(self) -> None:
         """Can what is to be shared be labelled for another task."""
+        for k, task in enumerate(self.tasks):
+            if self.balance and not np.isfinite(self.low[k]):
+                raise InputError(f"--balance: {task.name} declares no least reward (reward_range), so none stands out")
         if self.sharing.name == "own":
             return
-        label = np.zeros_like(self.pool.scene) if self.sharing.name == "family" else self.pool.scene
+        nobody = np.zeros_like(self.pool.scene)
+        label = {"family": nobody, "groups": self.pool.skill}.get(self.sharing.name, self.pool.scene)
         for k, task in enumerate(self.tasks):
             if (label == label[k]).sum() == 1:
                 continue
@@ -135,7 +95,8 @@ class Replay:
         self.stores[k].add(episode)
         if self.merits is not None:
             first = len(self.stores[k]) - len(episode.action)
-            self.merits.add(k, int(self.memory.slot(np.array([k]), np.array([first]))[0]), episode)
+            slot = int(self.memory.slot(np.array([k]), np.array([first]))[0])
+            self.merits.add(k, slot, episode, self.stores)
 
     def state(self) -> dict[str, dict[str, NDArray[Any]]]:
         """Everything that a checkpoint keeps, in groups."""
@@ -167,7 +128,8 @@ class Replay:
             more = [self._block(rng, size, n, scores) for _ in range(BLOCKS - 1)]
             quota = np.bincount(rows.receiver, minlength=len(self.tasks))
             rows = joined([rows, *more])
-            rows = rows.take(share.balanced(rows.receiver, rows.hit, quota, self.balance))
+            wanted = (self.balance * quota + rng.random(len(quota))).astype(np.int64)  # rounded at random
+            rows = rows.take(share.balanced(rows.receiver, rows.hit, quota, wanted))
         if len(self.tasks) > 1:
             self._count(rows)
         return self._batch(rows)
@@ -195,12 +157,13 @@ class Replay:
         """Rows of all tasks alike; the task of each by how good its row is for every task of its scene."""
         tasks = len(self.tasks)
         picks = self._pick(rng, share.anything(rng, size, self.pool), n)
-        possible = share.alike(self.pool.scene)[picks.source] & (self.pool.size > 0)
+        possible = self.pool.may(self.pool.scene).T[picks.source] & (self.pool.size > 0)
         if self.sharing.name == "hindsight":
             assert self.merits is not None
             table = self.merits.table(picks.start)
             table = np.where(possible & ~np.isnan(table), table, -np.inf)
-            return self._label(rng, picks, rules.hindsight(rng, table, self.sharing.number))
+            best = rules.hindsight(rng, table, self.sharing.number)
+            return self._label(rng, picks, np.where(rng.random(size) < KEPT, picks.source, best))
         every = picks.take(np.repeat(np.arange(size), tasks))
         rows = self._label(rng, every, np.tile(np.arange(tasks), size))
         table = self._asked(scores).ahead(self._batch(rows)).double().cpu().numpy().reshape(size, tasks)
@@ -210,14 +173,14 @@ class Replay:
     def _admitted(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         """As uniform, without the shared rows that the receiving task values less than most of its own."""
         scores = self._asked(scores)
-        receiver = self.pool.receivers(size)
-        quota = np.bincount(receiver, minlength=len(self.tasks))
         threshold, spread = self._threshold(rng, n, scores)
         parts: list[Rows] = []
-        missing = quota
+        missing = np.zeros(0, np.int64)
         for _ in range(BLOCKS):
             rows = self._draw(rng, share.uniform(rng, size, self.pool), n)
             k, q = rows.receiver, scores.q(self._batch(rows)).double().cpu().numpy()
+            if not parts:
+                missing = np.bincount(k, minlength=len(self.tasks))
             if self.sharing.name == "cds":
                 keep = rules.cds(q, k != rows.source, threshold[k])
             else:
@@ -265,7 +228,7 @@ class Replay:
         window = np.minimum(np.arange(n + 1), rows.left[:, None] + 1) if n > 1 else np.arange(2)
         goal = memory.slot(source, np.maximum(chosen, ~chosen))
         slots, goal = memory.later(at, source[:, None], window), memory.later(goal, source, 1 - wanted)
-        start = memory.slot(source, rows.index - rows.past) if self.merits is not None else at
+        start = memory.slot(source, rows.index - rows.past) if self.merits is not None else at[:, 0]
         return Picks(source, start, rows.left, slots, goal, wanted)
 
     def _label(self, rng: np.random.Generator, picks: Picks, receiver: Index) -> Rows:
@@ -281,13 +244,13 @@ class Replay:
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)
         died = ends[:, :n, 0] > 0
         goal, reward, terminated = self.judge(receiver, obs, picks.wanted, desired[:, -1], recorded[:, :n, 0], died)
-        hit = reward[:, 0] > self.low.take(receiver)
         if self.sharing.name == "uds":  # shared rows are not scored, they get the least there is
             shared = receiver != picks.source
             reward = np.where(shared[:, None], self.low.take(receiver)[:, None], reward)
             terminated = np.where(shared[:, None], died, terminated)
-            hit = hit & ~shared
         total, discount, length = self._sum(reward, terminated, picks.left)
+        counts = np.arange(n) < length[:, None]
+        hit = np.any((reward > self.low.take(receiver)[:, None]) & counts, axis=1)
         next_obs = obs[:, 1] if n == 1 else obs[np.arange(size), length]
         if (self.scale != 1).any():
             total = total * self.scale.take(receiver)

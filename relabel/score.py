@@ -25,15 +25,16 @@ class Scores(NamedTuple):
     q: Callable[[Batch], Tensor]
     """Q(s, a, z): (B,)"""
     ahead: Callable[[Batch], Tensor]
-    """r_z(s, a) + discount V(s', z): (B,), with the entropy of the next action where the agent has one"""
+    """r_z(s, a) + discount V(s', z) - log pi(a | s, z): (B,), the last term where the agent has a density"""
 
 
 def hipi(rng: np.random.Generator, table: Floats, temperature: float = 1.0) -> Index:
     """A task for each row: q(z | s, a) = exp(x_z - log Z_z) / sum_z' exp(x_z' - log Z_z'), x = table / temperature.
 
-    table (B, K): r_z(s, a) + gamma V(s', z), -inf where a task cannot have the row. log Z_z is the log of the mean of
-    exp(x_z) over the batch, per task, so that a task of large rewards does not take everything (HIPI, Eysenbach et al.
-    2020, arXiv 2002.11089, eq. 6 and algorithm 1).
+    table (B, K): r_z(s, a) + gamma V(s', z) - log pi(a | s, z), -inf where a task cannot have the row. log Z_z is that
+    of the sum of exp(x_z) over the batch, per task, so that a task of large rewards does not take everything (HIPI,
+    Eysenbach et al. 2020, arXiv 2002.11089, eq. 6 and algorithm 1). A deterministic policy has no density: its table
+    is without the last term. Returns tasks (B,).
     """
     x = table / temperature
     log_z = logsumexp(x, 0)
@@ -44,8 +45,8 @@ def hipi(rng: np.random.Generator, table: Floats, temperature: float = 1.0) -> I
 def hindsight(rng: np.random.Generator, table: Floats, percent: float = 90.0) -> Index:
     """A task for each row, any of those whose score is at or above this percentile of the row's scores.
 
-    table (B, K): return of the row's episode under task k minus the average return of recent episodes of task k, -inf
-    where a task cannot have the row (generalized hindsight, Li et al. 2020, arXiv 2002.11708).
+    table (B, K): where the return of the row's episode under task k lies among those of recent episodes, -inf where a
+    task cannot have the row (generalized hindsight, Li et al. 2020, arXiv 2002.11708). Returns tasks (B,).
     """
     possible = (table > -np.inf).sum(1)
     place = table.shape[1] - possible + np.ceil(percent / 100 * (possible - 1)).astype(np.int64)
@@ -64,13 +65,17 @@ def cds(q: Floats, shared: NDArray[np.bool_], threshold: Floats) -> NDArray[np.b
 def soft_cds(
     rng: np.random.Generator, q: Floats, shared: NDArray[np.bool_], threshold: Floats, temperature: Floats
 ) -> NDArray[np.bool_]:
-    """CDS's soft form: a shared row is accepted with probability sigmoid((Q_i - threshold) / temperature)."""
+    """CDS's soft form: a shared row is accepted with probability sigmoid((Q_i - threshold) / temperature): bool (B,).
+
+    All arrays (B,). The paper's temperature is a running average of the margins; ours is given.
+    """
     delta = (q - threshold) / np.maximum(temperature, 1e-6)
     return ~shared | (rng.random(len(q)) < 0.5 * (1 + np.tanh(delta / 2)))
 
 
 def logsumexp(x: Floats, axis: int) -> Floats:
-    top = x.max(axis, keepdims=True)
+    """log sum exp x over an axis; -inf where all of it is, or there is nothing."""
+    top = x.max(axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(np.exp(x - top).sum(axis)) + top.squeeze(axis))

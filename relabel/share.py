@@ -33,18 +33,26 @@ class Pool:
     """(K,) label of the dynamics"""
     skill: Index
     """(K,) label of the skill group inside the scene"""
+    reads: NDArray[np.bool_]
+    """(K, K) does each task (row) find all that it observes in the observations of each (column)"""
 
     @staticmethod
     def of(tasks: Sequence[Task], size: Index) -> Pool:
         scene = labels([task.scene for task in tasks])
-        return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]))
+        columns = [set(task.columns or range(task.obs_dim)) for task in tasks]
+        reads = np.array([[mine <= theirs for theirs in columns] for mine in columns])
+        return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]), reads)
 
-    def receivers(self, n: int) -> Index:
-        """n rows, stratified: an equal share for each task that has data, the remainder spread evenly."""
+    def receivers(self, rng: np.random.Generator, n: int) -> Index:
+        """n rows, stratified: an equal share for each task that has data; who gets the remainder is drawn."""
         filled = np.flatnonzero(self.size)
         m = len(filled)
-        ends = np.arange(m + 1) * n // m
+        ends = (np.arange(m + 1) * n + rng.integers(m)) // m
         return np.repeat(filled, np.diff(ends))
+
+    def may(self, label: Index) -> NDArray[np.bool_]:
+        """(K, K): may each task (row) learn from the data of each (column), where those of a label share."""
+        return (label[:, None] == label) & self.reads
 
 
 Strategy = Callable[[np.random.Generator, int, Pool], Pairs]
@@ -58,42 +66,37 @@ def labels(names: Sequence[object]) -> Index:
 
 def own(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """Each task learns from its own data."""
-    k = pool.receivers(n)
+    k = pool.receivers(rng, n)
     return k, k
 
 
 def uniform(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """Each task learns from all data of its scene alike: the union of the stores (share all)."""
-    k = pool.receivers(n)
-    return k, one_of(rng, k, alike(pool.scene) * pool.size)
+    k = pool.receivers(rng, n)
+    return k, one_of(rng, k, pool.may(pool.scene) * pool.size)
 
 
 def groups(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """As uniform, inside the skill groups that the tasks declare (MT-Opt, Kalashnikov et al. 2021, 2104.08212)."""
-    k = pool.receivers(n)
-    return k, one_of(rng, k, alike(pool.skill) * pool.size)
+    k = pool.receivers(rng, n)
+    return k, one_of(rng, k, pool.may(pool.skill) * pool.size)
 
 
 def family(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """As uniform, over all scenes: the dynamics of what is shared may differ."""
-    k = pool.receivers(n)
-    return k, one_of(rng, k, np.broadcast_to(pool.size, (len(pool.size),) * 2))
+    k = pool.receivers(rng, n)
+    return k, one_of(rng, k, pool.reads * pool.size)
 
 
 def random(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """Any transition of any task, learned for a random task of its scene that has data."""
     source = anything(rng, n, pool)
-    return one_of(rng, source, (alike(pool.scene) & (pool.size > 0)).astype(np.int64)), source
+    return one_of(rng, source, (pool.may(pool.scene).T & (pool.size > 0)).astype(np.int64)), source
 
 
 def anything(rng: np.random.Generator, n: int, pool: Pool) -> Index:
     """The sources (n,) of transitions drawn from all stores alike."""
     return one_of(rng, np.zeros(n, np.int64), pool.size[None])
-
-
-def alike(label: Index) -> NDArray[np.bool_]:
-    """(K, K): do two tasks have the same label."""
-    return label[:, None] == label
 
 
 def one_of(rng: np.random.Generator, row: Index, weights: Index) -> Index:
@@ -107,8 +110,8 @@ def one_of(rng: np.random.Generator, row: Index, weights: Index) -> Index:
 STRATEGIES: Mapping[str, Strategy] = {f.__name__: f for f in (own, uniform, random, groups, family)}
 
 
-def balanced(receiver: Index, hit: NDArray[np.bool_], quota: Index, share: float) -> Index:
-    """Of candidate rows, those to keep: for each task k quota[k], of which `share` are hits as far as there are any.
+def balanced(receiver: Index, hit: NDArray[np.bool_], quota: Index, wanted: Index) -> Index:
+    """Of candidate rows, those to keep: for each task k quota[k], of which wanted[k] are hits as far as there are any.
 
     Success and failure rebalanced (MT-Opt, 2104.08212, section IV). Where a kind runs out the other fills the quota.
     """
@@ -116,7 +119,7 @@ def balanced(receiver: Index, hit: NDArray[np.bool_], quota: Index, share: float
     for k in np.flatnonzero(quota):
         mine = np.flatnonzero(receiver == k)
         won, lost = mine[hit[mine]], mine[~hit[mine]]
-        wins = min(max(round(share * quota[k]), int(quota[k]) - len(lost)), len(won))
+        wins = min(max(int(wanted[k]), int(quota[k]) - len(lost)), len(won))
         kept.append(np.concatenate((won[:wins], lost[: quota[k] - wins])))
     return np.concatenate(kept)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
 from tasks.task import Array, InputError, Score, Task, bonus_if, cost_outside, never, within
@@ -62,6 +63,9 @@ class LaidOut(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.columns = list(task.columns if task.obs_dim < obs_dim else range(obs_dim))
         self.goals, self.sizes = task.goal_dim, (obs_dim, goal_dim)
+        sizes = {"observation": obs_dim, "achieved_goal": goal_dim, "desired_goal": goal_dim}
+        boxes: dict[str, Any] = {name: Box(-np.inf, np.inf, (n,), np.float64) for name, n in sizes.items()}
+        self.observation_space: Any = Dict(boxes) if goal_dim else boxes["observation"]
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**options)
@@ -88,11 +92,11 @@ def together(tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks in one layout, so that one policy serves them. Raises InputError if they have no body in common."""
     first = tasks[0]
     for task in tasks[1:]:
-        if task.family != first.family or task.action_dim != first.action_dim:
-            raise InputError(
-                f"one policy needs one body: {first.name} is of family {first.family}, {task.name} of {task.family}; "
-                f"train them apart"
-            )
+        for what in ("family", "action_dim"):
+            if (mine := getattr(task, what)) != (other := getattr(first, what)):
+                raise InputError(
+                    f"one policy needs one body: {first.name} has {what} {other}, {task.name} {mine}; train them apart"
+                )
     if len({task.name for task in tasks}) < len(tasks):
         raise InputError(f"--task {' '.join(task.name for task in tasks)}: give each task once")
     alike = len({(task.obs_dim, task.columns) for task in tasks}) == 1
@@ -117,7 +121,6 @@ def _laid(task: Task, obs_dim: int, goal_dim: int) -> Task:
         success=cut(task.success),
         reward=task.reward and cut(task.reward),
         terminated=cut(task.terminated),
-        columns=() if columns else task.columns,
     )
 
 

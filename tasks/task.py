@@ -7,10 +7,11 @@ a replay batch, a learned model's imagination and the simulator's own step. They
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,12 +66,24 @@ def part(start: int, stop: int | None) -> Callable[[Array], Array]:
     return operator.itemgetter((Ellipsis, slice(start, stop)))
 
 
-def identity(function: Any) -> Any:
-    """Equal for functions that are built alike, of `partial` and `itemgetter` too, which compare as objects only."""
-    if isinstance(function, functools.partial):
-        words = tuple((name, identity(value)) for name, value in sorted(function.keywords.items()))
-        return identity(function.func), *map(identity, function.args), words
-    return repr(function) if isinstance(function, operator.itemgetter) else function
+def identity(x: Any) -> Any:
+    """Equal and hashable for functions that are built alike; `partial` and `itemgetter` themselves compare as objects.
+
+    What cannot be looked into is itself only.
+    """
+    if isinstance(x, functools.partial):
+        return identity(x.func), identity(x.args), identity(sorted(x.keywords.items()))
+    if isinstance(x, operator.itemgetter):
+        return operator.itemgetter, identity(x.__reduce__()[1])
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        return type(x), *(identity(getattr(x, field.name)) for field in dataclasses.fields(x))
+    if isinstance(x, slice):
+        return slice, x.start, x.stop, x.step
+    if isinstance(x, np.ndarray):
+        return x.shape, x.dtype.str, x.tobytes()
+    if isinstance(x, tuple | list):
+        return tuple(map(identity, x))
+    return x if isinstance(x, Hashable) else id(x)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,8 +215,8 @@ def test_the_environment_passes_everything_else_on():
 
 
 def test_what_has_no_layout_in_common_is_refused():
-    for change in ({"family": "legs"}, {"action_dim": 2}):
-        with pytest.raises(InputError, match=r"^one policy needs one body: whole is of family body, leg of ") as caught:
+    for change, what in (({"family": "legs"}, "family body, leg legs"), ({"action_dim": 2}, "action_dim 1, leg 2")):
+        with pytest.raises(InputError, match=f"^one policy needs one body: whole has {what}; ") as caught:
             together((WHOLE, dataclasses.replace(SHORT, name="leg", **change)))
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"^--task short whole short: give each task once$"):

@@ -10,7 +10,7 @@ import pytest
 from relabel.merit import RECENT, Merits, mean_return
 from relabel.score import cds, hindsight, hipi, logsumexp, soft_cds
 from relabel.store import EpisodeStore, Memory
-from tasks.task import part
+from tasks.task import Episode, part
 from tests.test_store import LONGEST, fits, same_place, walk, walk_task
 
 INF = math.inf
@@ -216,7 +216,12 @@ def test_the_mean_return_is_that_of_a_loop(task):
     assert (cut > 20) == ("ends" in task.name), "an end that matters"
 
 
-def test_merits_are_returns_less_recent_averages():
+def surpassed(x, others):
+    """The share of the others that x surpasses, counted one by one; equal ones count half."""
+    return sum(1.0 if x > y else 0.5 if x == y else 0.0 for y in others) / len(others) if len(others) else np.nan
+
+
+def test_merits_say_which_share_of_recent_returns_a_return_surpasses():
     """Small stores that wrap; more episodes than count as recent; tasks that begin late, and one of another scene."""
     memory = Memory(TASKS[0], 60, 4)
     stores = [EpisodeStore(task, 60, memory, k) for k, task in enumerate(TASKS)]
@@ -226,23 +231,50 @@ def test_merits_are_returns_less_recent_averages():
     for number, (k, episode) in enumerate(order):
         stores[k].add(episode)
         first = int(memory.slot(np.array([k]), np.array([stores[k].size - len(episode.action)]))[0])
-        merits.add(k, first, episode)
+        merits.add(k, first, episode, stores)
         goals[k].append(episode.desired[-1])
         row = [
             step_by_step(t, episode, goals[j][-RECENT:]) if goals[j] and t.scene == TASKS[k].scene else np.nan
             for j, t in enumerate(TASKS)
         ]
-        recent[k].append(row[k])
-        rated[first] = np.array(row)
+        recent[k].append(np.array(row, np.float32))
+        rated[first] = k, episode, np.array(row, np.float32)
+        if len(goals[k]) == 1:  # what was there before the task's first goal is rated by it now
+            for j, old, late in rated.values():
+                if TASKS[j].scene == TASKS[k].scene:
+                    late[k] = step_by_step(TASKS[k], old, goals[k])
         if number % 13 == 0 or number == len(order) - 1:
-            average = [np.mean(r[-RECENT:]) if r else np.nan for r in recent]
+            known = [row for rows in recent for row in rows[-RECENT:]]
+            columns = [[x for x in column if not np.isnan(x)] for column in zip(*known, strict=True)]
             for store, task in enumerate(TASKS):
                 index = np.arange(stores[store].size)
                 rows = memory.rows(np.full(len(index), store), index)
                 starts = memory.slot(np.full(len(index), store), index - rows.past)
-                wanted = np.array([rated[s] for s in starts.tolist()]).reshape(-1, 4) - average
-                np.testing.assert_allclose(merits.table(starts), wanted, atol=1e-3, err_msg=task.name)
+                found = merits.table(starts)
+                for s, line in zip(starts.tolist(), found, strict=True):
+                    for x, shown, others in zip(rated[s][2], line, columns, strict=True):
+                        wanted = np.nan if np.isnan(x) else surpassed(x, others)
+                        np.testing.assert_allclose(shown, wanted, atol=1e-9, err_msg=task.name)
     assert len(recent[0]) > RECENT and any(len(r) < RECENT for r in recent)
+
+
+def test_a_task_that_has_learned_keeps_what_it_has_learned():
+    """A master's episodes surpass the others' under its own task, and not under theirs."""
+    tasks = [walk_task(str(k), reward=reward) for k, reward in enumerate((graded, cost))]
+    memory = Memory(tasks[0], 200, 2)
+    stores = [EpisodeStore(task, 200, memory, k) for k, task in enumerate(tasks)]
+    merits = Merits(tasks, memory)
+    for number in range(2 * RECENT):
+        k = number % 2
+        observation = np.zeros((5, 3), np.float32)
+        observation[:, 0] = 7 + number % 3 * 0.1 if k == 0 else 40 + number
+        desired = np.full((4, 3), 7.0 if k == 0 else -5.0, np.float32) * [1, 0, 0]
+        episode = Episode(observation, np.zeros((4, 2), np.float32), desired, np.zeros(4, np.float32), False)
+        stores[k].add(episode)
+        first = memory.slot(np.array([k]), np.array([stores[k].size - 4]))
+        merits.add(k, int(first[0]), episode, stores)
+    master, other = (merits.table(merits._starts(k)) for k in range(2))
+    assert (master[:, 0] > master[:, 1]).all() and (other[:, 0] < other[:, 1]).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 80])
@@ -256,7 +288,7 @@ def test_merits_come_back_to_the_bit(count):
     for k, episode in played(count):
         both[0][1][k].add(episode)
         first = both[0][1][k].size - len(episode.action)
-        one.add(k, int(both[0][0].slot(np.array([k]), np.array([first]))[0]), episode)
+        one.add(k, int(both[0][0].slot(np.array([k]), np.array([first]))[0]), episode, both[0][1])
     for old, new in zip(both[0][1], both[1][1], strict=True):
         new.load(old.state())
     other.load(one.state())

@@ -48,6 +48,11 @@ class SAC(OffPolicy):
         a_, logp_ = self.actor.sample(x_)
         return self.least(self.target(x_, a_)) - self.log_alpha.exp()[b.task] * logp_
 
+    @torch.no_grad()
+    def ahead(self, b: Batch) -> Tensor:
+        """r + gamma V'(s', z) - alpha log pi(a|s, z): (B,)"""
+        return super().ahead(b) - self.log_alpha.exp()[b.task] * self.actor.log_prob(self.encode(b.state), b.action)
+
     def actor_loss(self, b: Batch) -> Tensor:
         """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s); the mean if the target takes a subset (REDQ)"""
         return self.soft_loss(b, *self.actor.sample(self.encode(b.state)))
