@@ -304,3 +304,10 @@ def test_a_goal_that_picks_numbers_says_which(names):
 
 def test_a_goal_that_computes_does_not():
     assert picked(dataclasses.replace(tasks.get("fetch-push"), goal_of=np.negative)) is None
+
+
+def test_an_environment_says_what_it_observes():
+    for task in together(find(["fetch-push", "fetch-reach"])):
+        env = task.make()
+        seen, _ = env.reset(seed=0)
+        assert {name: x.shape for name, x in seen.items()} == {n: b.shape for n, b in env.observation_space.items()}

@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 
 from gcrl.agents import AGENTS
 from gcrl.agents.agent import adam, follow, step
-from gcrl.nets import GaussianActor
+from gcrl.nets import EDGE, GaussianActor
 from tests.problems import SPEC, batch, settings_of
 from tests.test_store import fits
 
@@ -212,6 +212,24 @@ def test_alpha_loss(entropy):
     assert agent.log_alpha.grad.tolist() == pytest.approx(wanted)
 
 
+def test_what_lies_ahead():
+    """HIPI's table: r + gamma V'(s'), and for SAC less alpha log pi of the recorded action."""
+    for name in OFF_POLICY:
+        agent, b = made(name), data()
+        torch.manual_seed(7)
+        found = agent.ahead(b)
+        torch.manual_seed(7)
+        wanted = b.reward + b.discount * agent.next_value(b)
+        if name == "sac":
+            x = encoded(agent, b.obs, b.goal)
+            mean, log_std = np.split(perceptron(agent.actor.net, x), 2, axis=1)
+            std, a = np.exp(log_std), array(b.action)
+            normal = -((np.arctanh(a) - mean) ** 2) / (2 * std**2) - np.log(std) - 0.5 * np.log(2 * np.pi)
+            logp = (normal - np.log(1 - a**2)).sum(1)
+            wanted = wanted - torch.from_numpy(np.exp(array(agent.log_alpha))[array(b.task)] * logp)
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_improve_of_sac_is_both_losses_on_one_draw():
     """The actor's step is that of its loss alone, and the temperature's sees the same draw."""
     agent, other = made("sac", lr=0.01), made("sac", lr=0.01)
@@ -298,6 +316,16 @@ def test_log_density_is_torchs(mean, log_std):
     near = (a.abs() < 1 - 1e-9).all(1)  # beyond, atanh itself is lost
     assert near.float().mean() > 0.99
     torch.testing.assert_close(logp[near], known.log_prob(a[near]), rtol=1e-5, atol=1e-5)
+    inside = (a.abs() < 1 - 2 * EDGE).all(1)
+    given = gaussian(mean, log_std).log_prob(torch.zeros(1000, 1), a)
+    torch.testing.assert_close(given[inside], logp[inside], rtol=1e-6, atol=1e-6)
+
+
+def test_an_action_at_the_edge_counts_as_just_inside():
+    actor = gaussian([0.3], [0.0])
+    for edge in (-1.0, 1.0):
+        found = actor.log_prob(torch.zeros(2, 1), torch.tensor([[edge], [edge * (1 - EDGE)]], dtype=torch.float64))
+        assert found.isfinite().all() and found[0] == found[1]
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.3, -0.7), (-1.0, 0.4), (2.0, 0.0)])

@@ -23,7 +23,7 @@ from relabel.replay import Replay
 from relabel.score import Scores
 from relabel.share import NAMES, parse
 from tasks.layout import together
-from tasks.task import InputError
+from tasks.task import Episode, InputError
 from tests.test_store import LONGEST, Kept, fits, same_place, walk, walk_task
 
 GAMMA, CAPACITY = 0.9, 70
@@ -431,3 +431,42 @@ def test_goals_that_are_picked_are_those_of_the_maps(name):
     for a, b in zip(quick(receiver, *rest), plain(receiver, *rest), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
+
+
+def test_a_balance_needs_a_least_reward():
+    endless = walk_task("endless", reward=graded)
+    for several in ([endless], [TASKS[0], endless]):
+        with pytest.raises(InputError, match=r"^--balance: endless declares no least reward"):
+            Replay(several, 50, goals_of("none"), GAMMA, balance=0.5)
+
+
+def test_a_small_balance_is_right_on_average():
+    """Of quotas of five rows a tenth is half a row."""
+    tasks = [walk_task(str(k), goal_of=STAYS, terminated=same_place, **PAYS) for k in range(3)]
+    replay, _ = filled("uniform", tasks=tasks, ids=(0, 1, 2), balance=0.1)
+    rng = np.random.default_rng(0)
+    batches = [replay.sample(rng, 15) for _ in range(2000)]
+    hits = np.mean([(batch.reward > -1).float().mean() for batch in batches])
+    assert hits == pytest.approx(0.1, abs=0.005)
+
+
+@every_share
+def test_no_rows_are_a_batch_too(share):
+    batch = drawn(share, scores=Scores(values, values))
+    replay, _ = filled(share)
+    empty = replay.sample(np.random.default_rng(0), 0, scores=Scores(values, values))
+    assert all(x.shape == (0, *y.shape[1:]) and x.dtype == y.dtype for x, y in zip(empty, batch, strict=True))
+
+
+def test_what_a_source_does_not_observe_becomes_no_goal():
+    """Reach sees no block: its zeros would be the block's place, reached wherever they are the goal."""
+    chosen = together(tasks.find(["fetch-reach", "fetch-push"]))
+    replay = Replay(chosen, 300, goals_of("future"), GAMMA, sharing=parse("family"))
+    rng = np.random.default_rng(0)
+    for k, task in enumerate(chosen):
+        observation = rng.normal(size=(51, 25)).astype(np.float32)
+        observation[:, [i for i in range(25) if task.columns and i not in task.columns]] = 0
+        desired = np.ones((50, 3), np.float32)
+        replay.add(k, Episode(observation, np.zeros((50, 4), np.float32), desired, np.zeros(50, np.float32), False))
+    replay.sample(rng, 400)
+    assert (replay.flow[0] > 0).tolist() == [[True, True], [False, True]]

@@ -6,12 +6,14 @@ import math
 import pickle
 from dataclasses import FrozenInstanceError, fields, replace
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import pytest
 import torch
 
-from tasks.task import InputError, SimulatorError, Task, bonus_if, cost_outside, distance, never, part, within
+from tasks.layout import Spread
+from tasks.task import InputError, SimulatorError, Task, bonus_if, cost_outside, distance, identity, never, part, within
 
 RADIUS = 1.0
 SCORES = {
@@ -152,3 +154,36 @@ def test_the_two_errors_of_the_border():
     assert issubclass(InputError, ValueError)
     assert issubclass(SimulatorError, RuntimeError)
     assert str(InputError("what, where")) == "what, where"
+
+
+ALIKE = {
+    "partial": lambda: partial(within, 0.5),
+    "words": lambda: partial(within, radius=0.5),
+    "nested": lambda: partial(bonus_if, partial(within, 0.5)),
+    "part": lambda: part(1, 3),
+    "list": lambda: itemgetter((Ellipsis, [1, 2])),
+    "array": lambda: partial(within, np.arange(3.0)),
+    "long array": lambda: itemgetter((Ellipsis, np.arange(5000))),
+    "dataclass": lambda: Spread(part(0, 1), (), 3),
+}
+
+
+def test_functions_that_are_built_alike_are_the_same():
+    """And no two others; what is compared can be hashed, whatever the function holds."""
+    known = [identity(make()) for make in ALIKE.values()]
+    assert known == [identity(make()) for make in ALIKE.values()] and len(set(known)) == len(ALIKE)
+    changed = np.arange(5000)
+    changed[2500] = 0
+    others = [
+        partial(within, 0.6),
+        partial(cost_outside, 0.5),
+        part(1, 4),
+        itemgetter((Ellipsis, [1, 3])),
+        partial(within, np.arange(3.0) + 1),
+        itemgetter((Ellipsis, changed)),
+        Spread(part(0, 1), (), 4),
+        Spread(part(0, 2), (), 3),
+    ]
+    assert not {identity(other) for other in others} & set(known)
+    own = partial(within, {"radius": 1})
+    assert identity(own) == identity(own) and hash(identity(own))
