@@ -157,6 +157,8 @@ def test_soft_cds_accepts_with_a_sigmoid():
         assert soft_cds(Says(u), q, np.zeros(500, bool), threshold, temperature).all()
     taken = soft_cds(rng, np.zeros(20_000), np.ones(20_000, bool), np.full(20_000, 1.0), np.full(20_000, 2.0))
     assert fits([taken.sum(), (~taken).sum()], [1 / (1 + math.exp(0.5)), 1 / (1 + math.exp(-0.5))])
+    even = soft_cds(np.random.default_rng(0), np.ones(2000), np.ones(2000, bool), np.ones(2000), np.zeros(2000))
+    assert fits([even.sum(), (~even).sum()], [0.5, 0.5])  # on the threshold, without a spread
     flat = soft_cds(Says(0.5), np.array([1.0, 1.0, 1.0]), np.ones(3, bool), np.array([0.9, 1.1, -INF]), np.zeros(3))
     assert flat.tolist() == [True, False, True]  # no spread: the hard rule, and no division by zero
 

@@ -261,6 +261,37 @@ def test_cds_refuses_what_is_worse_and_accepts_what_is_better(share):
     assert np.bincount(batch.task).tolist() == [100, 100, 100, 0, 100]
 
 
+def test_soft_cds_now_and_then_accepts_what_is_worse():
+    """Beside own rows of values between 0 and 1: shared ones a spread below are taken less often than those above."""
+
+    def q(batch):
+        shared = batch.obs[:, 1] // 1000 != batch.task
+        own = torch.sin(9.0 * batch.obs[:, 0]) / 2 + 0.5
+        return torch.where(shared, torch.where(batch.obs[:, 0] % 2 == 1, 0.2, 0.8), own)
+
+    replay, _ = filled("cds-soft:50")
+    rng, worse, better = np.random.default_rng(0), 0, 0
+    for _ in range(20):
+        batch = replay.sample(rng, 400, scores=Scores(q, None))
+        shared, odd = batch.obs[:, 1] // 1000 != batch.task, batch.obs[:, 0] % 2 == 1
+        worse, better = worse + int((shared & odd).sum()), better + int((shared & ~odd).sum())
+    assert 0 < worse < 0.6 * better
+
+
+def test_the_temperature_of_hipi_is_the_one_that_is_typed():
+    """At hardly any each row goes where its value is greatest, if no task is worth more than another on the whole."""
+
+    def ahead(batch):
+        return torch.where(batch.task == batch.obs[:, 0].long() % 3, 1.0, 0.0)
+
+    chosen = {}
+    for share in ("hipi:0.001", "hipi:1000"):
+        batch = drawn(share, scores=Scores(None, ahead))
+        mine = batch.obs[:, 1] < 4000
+        chosen[share] = float((batch.task == batch.obs[:, 0].long() % 3)[mine].float().mean())
+    assert chosen["hipi:0.001"] > 0.99 and 0.25 < chosen["hipi:1000"] < 0.42
+
+
 def equal(one, other):
     return all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
