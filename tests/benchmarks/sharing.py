@@ -26,7 +26,7 @@ from gcrl.run import Table
 
 SCENES = {
     "table": "--task table-reach table-touch table-hover --steps 6000 --eval-every 500 --eval-episodes 20",
-    "maze": "--task point-maze-umaze-* --steps 12000 --eval-every 1000 --eval-episodes 8",
+    "maze": "--task point-maze-umaze-* --steps 8000 --eval-every 1000 --eval-episodes 10",
 }
 
 
