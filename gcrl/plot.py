@@ -37,48 +37,56 @@ def curves(runs: Mapping[str, Sequence[Rows]], path: Path) -> None:
     tasks = list(dict.fromkeys(row["task"] for seeds in runs.values() for rows in seeds for row in rows))
     across = min(len(tasks), 4)
     down = -(-len(tasks) // across)
-    figure = Figure(figsize=(6, 4) if len(tasks) == 1 else (3.4 * across, 2.8 * down), layout="constrained")
+    legend = 0.2 * -(-len(runs) // across) if len(runs) > 1 else 0.0
+    size = (6, 4 + legend) if len(tasks) == 1 else (3.4 * across, 2.8 * down + legend)
+    figure = Figure(figsize=size, layout="constrained")
     for panel, task in enumerate(tasks):
         axes = figure.add_subplot(down, across, panel + 1)
-        for label, seeds in runs.items():
-            column = _line(axes, label, [[row for row in rows if row["task"] == task] for rows in seeds])
-        if column == "success":
+        mine = [[[row for row in rows if row["task"] == task] for rows in seeds] for seeds in runs.values()]
+        goals = all(rows[-1]["success"] != "nan" for seeds in mine for rows in seeds if rows)
+        column = "success" if goals else "mean_return"
+        for i, (label, seeds) in enumerate(zip(runs, mine, strict=True)):
+            _line(axes, [rows for rows in seeds if rows], column, {"label": label, "color": f"C{i}"})
+        if goals:
             axes.set_ylim(-0.02, 1.02)
         axes.set(title=task, xlabel="environment steps", ylabel=column.replace("_", " "))
         axes.grid(alpha=0.3)
-        if panel == 0 and len(runs) > 1:
-            axes.legend(fontsize="x-small")
+    if len(runs) > 1:
+        known = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+        place: Any = {"loc": "outside lower center", "ncols": across, "fontsize": "x-small"}
+        figure.legend(list(known.values()), list(known), **place)
     figure.savefig(path, dpi=120)
 
 
-def _line(axes: Any, label: str, seeds: Sequence[Rows]) -> str:
-    """One line with its band; the column that is drawn."""
-    seeds = [rows for rows in seeds if rows]
-    column = "mean_return" if any(rows[-1]["success"] == "nan" for rows in seeds) else "success"
-    if not seeds:
-        return column
-    ends = ("low", "high") if column == "success" else ()
-    values = {int(row["step"]): [float(row[f"success_{end}"]) for end in ends] for row in seeds[0]}
-    if len(seeds) > 1:
-        values = {step: [] for step in sorted({int(row["step"]) for rows in seeds for row in rows})}
-        for rows in seeds:
-            for row in rows:
-                values[int(row["step"])].append(float(row[column]))
-        center = [float(np.mean(found)) for found in values.values()]
-    else:
-        center = [float(row[column]) for row in seeds[0]]
-    axes.plot(list(values), center, marker=".", label=label)
-    if any(values.values()):
-        axes.fill_between(list(values), [min(x) for x in values.values()], [max(x) for x in values.values()], alpha=0.2)
-    return column
+def _line(axes: Any, seeds: Sequence[Rows], column: str, style: Mapping[str, str]) -> None:
+    """One line with its band: the interval of one seed's success, or the range of several seeds."""
+    values: dict[int, list[float]] = {}
+    for rows in seeds:
+        for row in rows:
+            values.setdefault(int(row["step"]), []).append(float(row[column]))
+    steps = sorted(values)
+    if not steps:
+        return
+    axes.plot(steps, [np.mean(values[step]) for step in steps], marker=".", **style)
+    band = [[f(values[step]) for step in steps] for f in (min, max)]
+    if len(seeds) == 1 and column == "success":
+        low, high = ({int(row["step"]): float(row[f"success_{end}"]) for row in seeds[0]} for end in ("low", "high"))
+        band = [[end[step] for step in steps] for end in (low, high)]
+    axes.fill_between(steps, *band, color=style["color"], alpha=0.2)
 
 
 def sharing(rows: Rows, title: str, path: Path) -> None:
-    """The last rows of sharing.csv: whose data each task learned from, and what share of it became reward."""
+    """The last whole matrix of sharing.csv: whose data each task learned from, and how much of it became reward."""
     from matplotlib.figure import Figure
 
-    last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    tasks = list(dict.fromkeys(row["receiver"] for row in last))
+    tasks = list(dict.fromkeys(row["source"] for row in rows))
+    by_step: dict[str, list[Row]] = {}
+    for row in rows:
+        by_step.setdefault(row["step"], []).append(row)
+    whole = [found for found in by_step.values() if len(found) == len(tasks) ** 2]  # a kill may have cut the last
+    if not whole:
+        return
+    last = whole[-1]
     drawn, won = (np.array([int(row[name]) for row in last]).reshape(len(tasks), -1) for name in ("rows", "rewarded"))
     parts = drawn / np.maximum(drawn.sum(1, keepdims=True), 1)
     pictures = ((parts, "share of what a task learned from"), (won / np.maximum(drawn, 1), "share of it with reward"))
@@ -98,7 +106,7 @@ def sharing(rows: Rows, title: str, path: Path) -> None:
 
 def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What sets each run apart from the others, its seed and its folder aside."""
-    flat = [{**c, **c.get("algorithm", {})} for c in configs]
+    flat = [{**c, **(c.get("algorithm") or {})} for c in configs]
     flat = [{k: v for k, v in c.items() if k not in ("algorithm", "seed", "runs", "threads", "device")} for c in flat]
     names = dict.fromkeys(name for c in flat for name in c)
     differ = [name for name in names if len({str(c.get(name)) for c in flat}) > 1]
@@ -110,18 +118,44 @@ def _brief(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+TABLES = (
+    ("eval", ["task"], ["success", "success_low", "success_high", "mean_return"]),
+    ("sharing", ["receiver", "source"], ["rows", "rewarded"]),
+)
+"""What is drawn: the tables, their columns of names and of numbers."""
+
+
+def read(folder: Path) -> tuple[Mapping[str, Any], Rows, Rows]:
+    """A run's settings, its evaluations and its sharing. Raises InputError in one line."""
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist: give the folders of runs, runs/*")
+    config = run.config_of(folder)
+    tables = []
+    for name, names, columns in TABLES:
+        rows = Table(folder / f"{name}.csv").rows()
+        try:
+            for row in rows:
+                _ = int(row["step"]), [float(row[column]) for column in columns], [row[name] for name in names]
+        except (KeyError, TypeError, ValueError):
+            where = f"{folder / name}.csv"
+            raise InputError(f"{where} holds a row that is none of ours: mend or remove it") from None
+        tables.append(rows)
+    return config, tables[0], tables[1]
+
+
 def main(args: Sequence[str]) -> int:
     s = parse(Settings, args, prog="gcrl plot")
     if not s.runs:
         raise InputError("gcrl plot: give the folders of runs, runs/*")
-    folders = [path for path in s.runs if len(s.runs) == 1 or (path / "config.json").exists()]
+    if s.out is not None and (s.out.suffix != ".png" or s.out.is_dir()):
+        raise InputError(f"--out {s.out}: give a file that ends in .png")
+    folders = [path for path in s.runs if len(s.runs) == 1 or not path.exists() or (path / "config.json").exists()]
     if not folders:
         raise InputError(f"none of {', '.join(map(str, s.runs))} is a run: they have no config.json")
-    configs = [run.config_of(path) for path in folders]
-    tables = [Table(path / "eval.csv").rows() for path in folders]
+    found = [read(path) for path in folders]
     seeds: dict[str, list[Rows]] = {}
-    for label, rows, path in zip(labels(configs), tables, folders, strict=True):
-        if not rows or "task" not in rows[0]:
+    for label, (_, rows, _), path in zip(labels([config for config, *_ in found]), found, folders, strict=True):
+        if not rows:
             print(f"gcrl: {path} has no evaluation yet: passed over", file=sys.stderr)
             continue
         seeds.setdefault(label, []).append(rows)
@@ -131,9 +165,9 @@ def main(args: Sequence[str]) -> int:
     try:
         curves(seeds, s.out or alone)
         print(s.out or alone)
-        for path in folders:
-            if rows := Table(path / "sharing.csv").rows():
-                sharing(rows, path.name, path / "sharing.png")
+        for path, (_, _, shared) in zip(folders, found, strict=True):
+            if shared:
+                sharing(shared, path.name, path / "sharing.png")
                 print(path / "sharing.png")
     except OSError as error:
         raise InputError(f"cannot write {error.filename}: {error.strerror}; give another place with --out") from None

@@ -47,6 +47,8 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.bar.close()
         self.events.close()
+        if kind is not None:
+            return  # what broke the run is said, not what its half-written tables do to a picture
         rows = self.tables["eval"].rows()
         if rows:
             curves({self.plan.name: [rows]}, self.folder / "curve.png")
