@@ -34,13 +34,14 @@ class Pool:
     skill: Index
     """(K,) label of the skill group inside the scene"""
     reads: NDArray[np.bool_]
-    """(K, K) does each task (row) find all that it observes in the observations of each (column)"""
+    """(K, K) does each task (row) find what it observes, and its goal, in the observations of each (column)"""
 
     @staticmethod
     def of(tasks: Sequence[Task], size: Index) -> Pool:
         scene = labels([task.scene for task in tasks])
         columns = [set(task.columns or range(task.obs_dim)) for task in tasks]
         reads = np.array([[mine <= theirs for theirs in columns] for mine in columns])
+        reads &= (scene[:, None] == scene) | ~np.array([[task.local] for task in tasks])
         return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]), reads)
 
     def receivers(self, rng: np.random.Generator, n: int) -> Index:

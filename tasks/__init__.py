@@ -40,6 +40,6 @@ def get(name: str) -> Task:
         return task_of(name.removeprefix("gym:"))
     if name in TASKS:
         return TASKS[name]
-    near = difflib.get_close_matches(name, TASKS) + [f"gym:{name}"] * (name in _gymnasium.registry)
+    near = difflib.get_close_matches(name, [*TASKS, *SETS]) + [f"gym:{name}"] * (name in _gymnasium.registry)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(f"unknown task '{name}': {hint}`gcrl list` shows all")

@@ -3,8 +3,9 @@
 What is observed (49,), alike for all: the 39 numbers of Meta-World (the hand, its opening and the objects, 18 now and
 18 a step ago, then the target), and then what success and sharing need and those do not tell: where the reset put the
 scene's fixture (3), two marks (3 each) and whether all else that success asks for holds (1). A goal (4,) is a mark and
-that last number. The reward is 1 at success and 0 before; Meta-World's own is in info, as `dense_reward`: it reads the
-action, the fingers and how the episode began, so no function of (achieved, desired) can repeat it.
+that last number. The reward of all fifty is 1 at success and 0 before, so that they are of one size and any task of a
+scene can be scored on another's data. Meta-World's own is in info, as `dense_reward`: most of them read the action, the
+fingers or how the episode began, which are no part of (achieved, desired).
 
 A scene is one model under one range of the hand. Compiled, the models of its tasks are equal number by number, except
 for where a reset puts the fixture, which is observed: so its tasks have one dynamics. Both marks are those of the
@@ -284,6 +285,7 @@ def task(name: str, scene: str, rule: Rule, description: str) -> Task:
         reward_range=(0.0, 1.0),
         family="metaworld",
         scene=f"metaworld-{scene}",
+        local=True,  # what the marks are differs from scene to scene
         budget=1_000_000,
     )
 

@@ -119,6 +119,8 @@ class Task:
     """Tasks of one scene share the dynamics, so that their data may be shared without bias."""
     skill: str = ""
     """Tasks of one scene and one skill are so near that `--share groups` lets them share (MT-Opt, arXiv 2104.08212)."""
+    local: bool = False
+    """The goal can be read off observations of its own scene only: in others the numbers there mean something else."""
     columns: tuple[int, ...] = ()
     """Where the numbers of the observation lie in the longest one of the family; empty: it is one of those."""
     n_step: int = 1

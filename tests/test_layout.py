@@ -282,6 +282,7 @@ def test_names_find_tasks(registry, asked, names):
         (["ARM-*"], "unknown task"),
         ([""], "unknown task ''"),
         (["gym:nothing"], "gym:nothing"),
+        (["dou"], "did you mean duo"),
     ],
     ids=str,
 )

@@ -140,6 +140,13 @@ def test_a_task_takes_no_data_that_lack_what_it_observes(name):
     assert pairs == {(k, k) for k in range(3)} | (set() if name == "own" else mixed)
 
 
+def test_a_goal_that_is_local_is_not_read_off_other_scenes():
+    tasks = [walk_task("a", scene="s", local=True), walk_task("b", scene="s"), walk_task("c", scene="t")]
+    receiver, source = STRATEGIES["family"](np.random.default_rng(0), 3000, Pool.of(tasks, np.full(3, 9)))
+    pairs = set(zip(receiver.tolist(), source.tolist(), strict=True))
+    assert pairs == set(itertools.product(range(3), repeat=2)) - {(0, 2)}
+
+
 def test_labels_are_equal_where_names_are():
     rng = np.random.default_rng(0)
     for _ in range(50):
