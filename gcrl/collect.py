@@ -137,7 +137,7 @@ class Collector:
         for i, (lane, action) in enumerate(zip(self.lanes, actions, strict=True)):
             over = lane.step(action)
             if self.relay is not None:
-                self.relay.advance(i, lane.observation[-1], len(lane.action))
+                self.relay.advance(i, int(self.task[i]), lane.observation[-1], len(lane.action))
             if over:
                 k, episode = int(self.task[i]), lane.episode()
                 if self.relay is not None:

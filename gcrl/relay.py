@@ -34,7 +34,8 @@ class Relay:
         self.first = np.full(lanes, -1)
         """(lanes,) the task pursued now in place of the own one, or -1"""
         self.goal = np.zeros((lanes, tasks[0].goal_dim), np.float32)
-        self.chosen = np.full(lanes, -1)  # as `first`, but until the episode ends
+        """(lanes, G) that task's goal"""
+        self.chosen = np.full(lanes, -1)  # (lanes,) as `first`, but until the episode ends
         self.counts = np.zeros((n, n + 1, 2))  # (own task, who went first or nobody, moved or not)
         self.won = [deque[float](maxlen=RECENT) for _ in tasks]
         self.goals = [deque[NDArray[np.float32]](maxlen=RECENT) for _ in tasks]
@@ -56,12 +57,13 @@ class Relay:
         if first >= 0:
             self.goal[lane] = self.goals[first][rng.integers(len(self.goals[first]))]
 
-    def advance(self, lane: int, observation: NDArray[np.float32], steps: int) -> None:
-        """The lane has come to `observation` (O,) after `steps`: is it time for the own task?"""
+    def advance(self, lane: int, k: int, observation: NDArray[np.float32], steps: int) -> None:
+        """The lane has come to `observation` (O,) after `steps` of an episode of task k: is it time for task k?"""
         first = int(self.first[lane])
         if first >= 0:
             task = self.tasks[first]
-            if steps >= task.horizon // 2 or task.success(task.goal_of(observation), self.goal[lane]):
+            half = min(task.horizon, self.tasks[k].horizon) // 2
+            if steps >= half or task.success(task.goal_of(observation), self.goal[lane]):
                 self.first[lane] = -1
 
     def end(self, lane: int, k: int, episode: Episode) -> None:
@@ -80,7 +82,7 @@ class Relay:
         out = {name: np.array(getattr(self, name)) for name in ("first", "goal", "chosen", "counts")}
         for k in range(len(self.tasks)):
             out[f"won.{k}"] = np.array(self.won[k])
-            out[f"goals.{k}"] = np.array(self.goals[k], np.float32).reshape(-1, self.goal.shape[1])
+            out[f"goals.{k}"] = np.array(self.goals[k], np.float32).reshape(len(self.goals[k]), self.goal.shape[1])
         return out
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:

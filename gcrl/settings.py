@@ -36,7 +36,7 @@ class Settings(Generic[A]):
     """what to learn, one policy for all: tasks, or a scene for all of its tasks; `gcrl list` shows them"""
     relabel: str = "future:0.4,random:0.4"
     """goal strategy, or shares of several: future:0.4,desired:0.4"""
-    share: str = "own"
+    share: str = "uniform"
     """whose data a task learns from: own, uniform, random, groups, family, uds, hindsight, hipi, cds, cds-soft"""
     balance: float = 0.0
     """share of each task's rows that shall show reward; 0: as it comes"""
@@ -98,6 +98,7 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
     saved = from_json(run.config_of(known.resume), known.resume)
     agent = [] if known.agent is None else ["--agent", known.agent]
     asked = _parse([*agent, *rest], saved)
+    asked = dataclasses.replace(asked, task=tuple(task.name for task in tasks.find(asked.task)))
     before, after = ({**vars(s), **vars(s.algorithm)} for s in (saved, asked))
     for name, old in before.items():
         if old != after[name] and name not in ("algorithm", "steps", "save_seconds", "threads", "device", "runs"):
@@ -170,6 +171,8 @@ class Plan:
         _check_weights(s.algorithm, task_id, chosen)
         if s.explore not in ("policy", "relay"):
             raise InputError(f"--explore {s.explore}: choose from policy, relay")
+        if s.explore == "relay" and (not chosen[0].goal_dim or len({task.scene for task in chosen}) == len(chosen)):
+            raise InputError("--explore relay: give two tasks of one scene, with goals, so that one can go first")
         steps = sum(task.budget for task in chosen) if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
         n_step = max(task.n_step for task in chosen) if s.n_step is None else s.n_step

@@ -192,7 +192,7 @@ def test_where_nothing_can_be_drawn(capfd, monkeypatch, made):
 
 
 def test_an_interrupt_before_anything_begins_is_a_line_too(capfd, monkeypatch):
-    def interrupt(plan):
+    def interrupt(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "Training", interrupt)

@@ -159,10 +159,10 @@ def test_the_own_task_takes_over_at_success_or_half_way(steps):
     relay = taught()
     for reached in (False, True):
         relay.first[:], relay.goal[:, 0] = 1, 4.0
-        relay.advance(1, np.array([4.0 if reached else 0.0, 0, 0], np.float32), steps)
+        relay.advance(1, 0, np.array([4.0 if reached else 0.0, 0, 0], np.float32), steps)
         assert relay.first.tolist() == [1, -1 if reached or steps >= TASKS[1].horizon // 2 else 1]
     relay.first[:] = -1
-    relay.advance(0, np.zeros(3, np.float32), steps)
+    relay.advance(0, 0, np.zeros(3, np.float32), steps)
     assert relay.first.tolist() == [-1, -1]
 
 
@@ -176,7 +176,7 @@ def test_a_relay_comes_back_to_the_bit(times):
     for number in range(40):
         for relay in (one, other):
             relay.begin(number % 2, number % 3, np.random.default_rng(number))
-            relay.advance(0, np.zeros(3, np.float32), number % 9)
+            relay.advance(0, number % 3, np.zeros(3, np.float32), number % 9)
             relay.end(number % 2, number % 3, (WON, LOST, STILL)[number % 7 % 3])
         known, found = one.snapshot(), other.snapshot()
         assert known.keys() == found.keys()
