@@ -23,6 +23,8 @@ from gcrl.run import RunError
 from tasks import InputError, SimulatorError, Task
 
 SEED = 0
+FILMED = 5
+"""Episodes of a task that a video shows."""
 
 
 def evaluation_seed(seed: int, n: int) -> int:
@@ -72,14 +74,20 @@ def interval(values: np.ndarray[Any, Any], draws: int = 2000) -> tuple[float, fl
     return float(low), float(high)
 
 
+def lanes_for(tasks: int, episodes: int) -> int:
+    """How many simulators of each task play side by side: five, or as many as so many tasks leave memory for."""
+    return max(1, min(5, episodes, 25 // tasks))
+
+
 class Evaluator:
     """Environments kept for evaluation, so that training's are not disturbed; the policy knows the task as number k."""
 
     def __init__(self, task: Task, lanes: int = 5, render_mode: str | None = None, k: int = 0) -> None:
         self.task, self.k = task, k
-        self.lanes = [Lane(task, render_mode) for _ in range(lanes)]
+        self.lanes = [Lane(task, None if i else render_mode) for i in range(lanes)]
         self.frames: list[Any] = []
-        self.rendered = render_mode is not None
+        """of the first episodes, if there is a render mode"""
+        self.filmed = 0 if render_mode is None else FILMED
 
     def __call__(self, agent: Agent, episodes: int, seed: int = SEED, device: torch.device | str = "cpu") -> Result:
         """`play`, and how it went."""
@@ -104,9 +112,15 @@ class Evaluator:
             for i, (lane, a) in enumerate(zip(lanes, action.cpu().numpy(), strict=True)):
                 if running[i]:
                     running[i] = not lane.step(a)
-                    if self.rendered and i == 0:
+                    if self.filmed and i == 0:
                         self.frames.append(lane.env.render())
+        self.filmed = max(0, self.filmed - 1)
         return [self._outcome(lane) for lane in lanes]
+
+    def close(self) -> None:
+        """Let the simulators go, with what they draw on."""
+        for lane in self.lanes:
+            lane.env.close()
 
     def _outcome(self, lane: Lane) -> Outcome:
         if self.task.reward is None:
@@ -146,7 +160,7 @@ class Settings:
     seed: int = SEED
     """of the episodes; the default is the one that training evaluates with"""
     video: bool = False
-    """also write the first episodes of each task as video*.mp4 into the folder"""
+    """also write some episodes of each task as video*.mp4 into the folder"""
     json: bool = False
     """end with one JSON object on a line of its own"""
     device: str = "auto"
@@ -174,13 +188,15 @@ def report(s: Settings) -> dict[str, Any]:
         policy.instruct(agent, plan, s.instruction)
     chosen = [(k, task) for k, task in enumerate(plan.tasks) if not s.task or task.name in s.task]
     try:
-        evaluators = [Evaluator(task, render_mode="rgb_array" if s.video else None, k=k) for k, task in chosen]
+        lanes, mode = lanes_for(len(chosen), s.episodes), "rgb_array" if s.video else None
+        evaluators = [Evaluator(task, lanes, mode, k) for k, task in chosen]
         results = every(evaluators, agent, s.episodes, s.seed, plan.device)
         for e in evaluators if s.video else ():
             name = (
                 "video.mp4" if len(evaluators) == 1 else f"video-{e.task.name.replace(':', '-').replace('/', '-')}.mp4"
             )
             print(video.write(e.frames, s.run / name))
+            e.close()
     except (InputError, SimulatorError, RunError):
         raise
     except Exception as error:  # each simulator has its own for a machine that it cannot draw on

@@ -47,6 +47,8 @@ def encode(sentences: Sequence[str], model: str = DEFAULT) -> Tensor:
 
 def load(model: str) -> Any:
     """The model, from a folder, the hub's cache or the hub, in this order. InputError in one line."""
+    if not model.strip():
+        raise InputError("--language-model: give a name or a folder")
     place = folder_of(model)
     if place is None and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise InputError(f"no sentence model '{model}': there is no such folder")

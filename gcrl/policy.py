@@ -28,6 +28,12 @@ def make(plan: Plan, vectors: Tensor | None = None) -> Agent:
     return AGENTS[plan.settings.agent](spec, plan.settings.algorithm).to(plan.device)
 
 
+def vectors(plan: Plan, folder: Path) -> Tensor | None:
+    """The sentence vectors (K, D) that a run has learned with, if it has any and has come to a checkpoint."""
+    saved = checkpoint.load(folder) if "language" in plan.task_id else None
+    return None if saved is None else saved.tensors.get("agent", {}).get(VECTORS)
+
+
 def instruct(agent: Agent, plan: Plan, sentence: str) -> None:
     """Tell the policy this sentence, whatever the task. Raises InputError if it was not trained with language."""
     if "language" not in plan.task_id:

@@ -22,7 +22,7 @@ from gcrl.agents.agent import load_optimizer_state, optimizer_state
 from gcrl.checkpoint import Checkpoint
 from gcrl.cli import guarded
 from gcrl.collect import Collector
-from gcrl.evaluate import Evaluator, Result, every
+from gcrl.evaluate import Evaluator, Result, every, lanes_for
 from gcrl.progress import Progress
 from gcrl.run import RunError
 from gcrl.settings import Plan, Settings, command_line, to_json
@@ -41,12 +41,12 @@ class Stopped(Exception):
 class Training:
     """One run in memory. `step()` takes it forward, `save()` writes all of it, `restore()` brings all of it back."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, vectors: Tensor | None = None) -> None:
         s = plan.settings
         torch.manual_seed(s.seed)
         self.plan = plan
         self.rng = np.random.default_rng(s.seed)
-        self.agent = policy.make(plan)
+        self.agent = policy.make(plan, vectors)
         self.replay = Replay(
             plan.tasks,
             max(slots_for(s.replay // len(plan.tasks), task) for task in plan.tasks),
@@ -155,7 +155,7 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
             f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
         )
     torch.set_num_threads(plan.settings.threads)
-    training = begin(plan)
+    training = begin(plan, None if resume is None else policy.vectors(plan, resume))
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))
     again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
@@ -171,10 +171,13 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
     raise Stopped(f"saved at {training.steps} steps; {again}")
 
 
-def begin(plan: Plan) -> Training:
-    """A run at its first step. Raises InputError if its simulator or this machine cannot carry it."""
+def begin(plan: Plan, vectors: Tensor | None = None) -> Training:
+    """A run at its first step. Raises InputError if its simulator or this machine cannot carry it.
+
+    vectors (K, D): of its sentences, where they are known already.
+    """
     try:
-        return Training(plan)
+        return Training(plan, vectors)
     except SimulatorError as error:
         raise InputError(str(error)) from error
     except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
@@ -199,7 +202,8 @@ def learn(training: Training, folder: Path, seconds: float) -> bool:
     plan = training.plan
     settings = plan.settings
     with stop_signals() as stop, Progress(folder, plan, training.steps, seconds) as progress:
-        evaluators = [Evaluator(task, k=k) for k, task in enumerate(plan.tasks) if settings.eval_episodes]
+        lanes = lanes_for(len(plan.tasks), settings.eval_episodes)
+        evaluators = [Evaluator(task, lanes, k=k) for k, task in enumerate(plan.tasks) if settings.eval_episodes]
         while True:
             before = training.steps
             training.step()
