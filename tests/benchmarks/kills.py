@@ -1,6 +1,7 @@
 """Runs killed by SIGKILL at random moments and resumed end as unbroken ones, to the byte.
 
     python -m tests.benchmarks.kills --kills 20
+    python -m tests.benchmarks.kills --kills 6 --also="--task table-reach table-touch table-hover --share hipi"
 
 Half of the runs learn by TD3, half by SAC. Each is killed once or more: while it starts, before its first checkpoint,
 while it writes one, or at any moment. Compared are all tensors of the last checkpoint (networks, optimizers,
@@ -131,11 +132,12 @@ def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--kills", type=int, default=20, help="how many runs to kill, each at least once")
     ask.add_argument("--seed", type=int, default=None, help="of the moments")
+    ask.add_argument("--also", default="", help="flags of gcrl train that come after ours")
     asked = ask.parse_args()
     random.seed(asked.seed)
     good, cuts, began = 0, Counter[str](), time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
-        flags = {agent: [*FLAGS, "--agent", agent] for agent in AGENTS}
+        flags = {agent: [*FLAGS, "--agent", agent, *asked.also.split()] for agent in AGENTS}
         whole = {agent: Unbroken.of(flags[agent], Path(home, agent)) for agent in AGENTS}
         for i in range(asked.kills):
             agent, moment = AGENTS[i % 2], MOMENTS[i // 2 % len(MOMENTS)]

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.sharing --scene table
     python -m tests.benchmarks.sharing --scene maze
-    python -m tests.benchmarks.sharing --scene table --flag share --values own uniform --agent sac
+    python -m tests.benchmarks.sharing --scene table --flag share --values own uniform --also="--agent sac"
 
 Every run is the command line's own, in a process of its own; runs that are there already are not repeated. The figure
 is the mean success over the tasks: steps until an evaluation is at 80 % and the next one confirms it, and the end.
