@@ -31,7 +31,10 @@ class Spec:
     task_id: str = "goal"
     """what the policy sees of a task: onehot, embedding, language, goal, or onehot+goal and the like"""
     kinds: tuple[int, ...] = (0,)
-    """per task, a number that tasks with the same goal map share: they share the goal's normaliser"""
+    """per task, a number that tasks with the same goal map share: they share the goal's normaliser
+
+    Where goals alone tell the tasks apart all have one, or goals that lie apart would be laid over each other.
+    """
     vectors: Tensor | None = None
     """(K, D) the sentence vectors of the tasks, for a task_id with language"""
 
@@ -49,7 +52,7 @@ class Spec:
             value_bounds((task.reward_range[0] * c, task.reward_range[1] * c), gamma)
             for task, c in zip(tasks, factors, strict=True)
         )
-        maps = [identity(task.goal_of) for task in tasks]
+        maps = [None if task_id == "goal" else identity(task.goal_of) for task in tasks]
         known = list(dict.fromkeys(maps))
         kinds = tuple(map(known.index, maps))
         return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors)

@@ -97,7 +97,18 @@ def test_goals_are_normalised_by_the_statistics_of_their_kind():
 
 def test_goal_maps_built_alike_are_of_one_kind():
     again = replace(POINT, name="again", goal_of=type(POINT.goal_of)((..., slice(0, 2))))
-    assert Spec.of([POINT, SWAP, again], 0.9).kinds == (0, 1, 0)
+    assert Spec.of([POINT, SWAP, again], 0.9, "onehot+goal").kinds == (0, 1, 0)
+
+
+def test_goals_that_tell_tasks_apart_stay_apart():
+    """One normaliser for all: two tasks whose goals lie far from each other look different to the policy."""
+    tasks = [POINT, SWAP]
+    encode = Encoder(Spec.of(tasks, 0.9, "goal"))
+    near, far = torch.rand(50, 2), torch.rand(50, 2) + 30
+    for k, goals in enumerate((near, far)):
+        encode.observe(torch.zeros(5, 2), goals, k)
+    seen = [encode(State(torch.zeros(50, 2), goals, torch.full((50,), k))) for k, goals in enumerate((near, far))]
+    assert (seen[0][:, 2:] < 0).all() and (seen[1][:, 2:] > 0).all()
 
 
 def test_a_new_sentence_is_the_known_one_that_it_is_like():
