@@ -75,8 +75,12 @@ class Rule:
 def reached(rule: Rule, achieved: Array, desired: Array) -> Array:
     """bool (...)"""
     gap = achieved - desired
-    x, y, z = (weight * gap[..., axis] for axis, weight in enumerate(rule.weights))
-    there = ((x * x + y * y + z * z) ** 0.5 <= rule.radius) & (gap[..., 3] >= 0)
+    there = gap[..., 3] >= 0
+    # Many small batches come by: a weight of 1 or 0 costs nothing.
+    parts = [gap[..., i] if w == 1 else w * gap[..., i] for i, w in enumerate(rule.weights) if w]
+    if parts:
+        first, *others = (part * part for part in parts)
+        there = there & (sum(others, first) ** 0.5 <= rule.radius)
     for axis, sign in enumerate(rule.side):
         if sign:
             there = there & (sign * gap[..., axis] >= 0)
