@@ -152,14 +152,6 @@ class EpisodeStore:
         """Where in the ring the observation of transition `index` lies; the next one lies at (slot + 1) % capacity."""
         return self._slot.take(self._first + index, mode="wrap")
 
-    def gather(self, slots: Index) -> Array:
-        """All that lies in these slots (...), which may run over the ring's end: (..., width), for `split`."""
-        return self._table.take(slots, 0, mode="wrap")
-
-    def split(self, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """Views (..., size) of gathered rows: observation, action, desired goal, recorded reward, died."""
-        return self._memory.split(rows)
-
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything stored, oldest first: what a checkpoint keeps. `length` and `terminated` are one per episode."""
         steps = self.slot(np.arange(self.size))

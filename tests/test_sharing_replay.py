@@ -376,6 +376,14 @@ def test_one_task_has_nobody_to_share_with(share):
     assert equal(one, other)
 
 
+def test_one_task_keeps_its_store_only():
+    one, _ = filled("hindsight", tasks=TASKS[:1], ids=(0,))
+    other, _ = filled("hindsight", tasks=TASKS[:1], ids=(0,), count=3)
+    assert set(one.state()) == {"replay.0"}
+    other.load(one.state())
+    assert equal(*(replay.sample(np.random.default_rng(0), 100) for replay in (one, other)))
+
+
 @every_share
 @pytest.mark.parametrize("count", [0, 1, 25])
 def test_a_loaded_replay_goes_on_to_the_bit(share, count):
