@@ -117,8 +117,7 @@ def default(agent: str) -> Settings[Any]:
 def _parse(args: Sequence[str], start: Settings[Any]) -> Settings[Any]:
     """Flags over `start`."""
     kind = AGENTS[known_agent(start.agent)].Settings
-    settings: Settings[Any] = parse(Settings[kind], args, "python -m gcrl.train", start)  # type: ignore[valid-type]
-    return settings
+    return cast(Settings[Any], parse(Settings[kind], args, "python -m gcrl.train", start))  # type: ignore[valid-type]
 
 
 def known_agent(name: str) -> str:
@@ -164,10 +163,8 @@ class Plan:
             raise InputError(f"--replay {s.replay}: must hold at least one episode of {what}, {horizon} steps")
         share.parse(s.share)
         task_id = _task_id(s, chosen)
-        if s.reward_scale and len(s.reward_scale) != len(chosen):
-            raise InputError(
-                f"--reward-scale: {len(s.reward_scale)} factors for {len(chosen)} tasks: give one for each task"
-            )
+        if (given := len(s.reward_scale)) not in (0, len(chosen)):
+            raise InputError(f"--reward-scale: {given} factors for {len(chosen)} tasks: give one for each task")
         _check_weights(s.algorithm, task_id, chosen)
         if s.explore not in ("policy", "relay"):
             raise InputError(f"--explore {s.explore}: choose from policy, relay")

@@ -1,4 +1,4 @@
-"""Fifty tasks of one Sawyer arm on a table: Meta-World (Yu et al. 2019, arXiv 1910.10897), its v3 environments.
+"""Fifty tasks of one Sawyer arm: Meta-World (Yu et al. 2019, arXiv 1910.10897), v3. Long: their table is in here.
 
 What is observed (49,), alike for all: the 39 numbers of Meta-World (the hand, its opening and the objects, 18 now and
 18 a step ago, then the target), and then what success and sharing need and those do not tell: where the reset put the
