@@ -155,7 +155,6 @@ class Replay:
 
     def _assigned(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         """Rows of all tasks alike; the task of each by how good its row is for every task of its scene."""
-        tasks = len(self.tasks)
         picks = self._pick(rng, share.anything(rng, size, self.pool), n)
         possible = self.pool.may(self.pool.scene).T[picks.source] & (self.pool.size > 0)
         if self.sharing.name == "hindsight":
@@ -164,11 +163,12 @@ class Replay:
             table = np.where(possible & ~np.isnan(table), table, -np.inf)
             best = rules.hindsight(rng, table, self.sharing.number)
             return self._label(rng, picks, np.where(rng.random(size) < KEPT, picks.source, best))
-        every = picks.take(np.repeat(np.arange(size), tasks))
-        rows = self._label(rng, every, np.tile(np.arange(tasks), size))
-        table = self._asked(scores).ahead(self._batch(rows)).double().cpu().numpy().reshape(size, tasks)
-        chosen = rules.hipi(rng, np.where(possible, table, -np.inf), self.sharing.number)
-        return rows.take(np.arange(size) * tasks + chosen)
+        row, receiver = np.nonzero(possible)
+        rows = self._label(rng, picks.take(row), receiver)
+        table, place = np.full(possible.shape, -np.inf), np.zeros(possible.shape, np.int64)
+        table[possible] = self._asked(scores).ahead(self._batch(rows)).double().cpu().numpy()
+        place[possible] = np.arange(len(row))
+        return rows.take(place[np.arange(size), rules.hipi(rng, table, self.sharing.number)])
 
     def _admitted(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         """As uniform, without the shared rows that the receiving task values less than most of its own."""
@@ -200,18 +200,18 @@ class Replay:
 
     def _threshold(self, rng: np.random.Generator, n: int, scores: Scores) -> tuple[NDArray[np.float64], ...]:
         """Per task (K,): the percentile of Q on its own data, and how far Q spreads there."""
-        none = np.full(len(self.tasks), -np.inf)
+        threshold = np.full(len(self.tasks), -np.inf)
         if self.sharing.name == "cds" and self.sharing.number in (0.0, 100.0):  # everything, or nothing
-            return np.where(self.sharing.number, np.inf, none), none
+            return np.where(self.sharing.number, np.inf, threshold), threshold
         filled = np.flatnonzero(self.pool.size)
         k = np.repeat(filled, OWN)
         rows = self._draw(rng, (k, k), n)
         q = scores.q(self._batch(rows)).double().cpu().numpy()
         q = q[np.argsort(rows.receiver, kind="stable")].reshape(-1, OWN)
-        none[filled] = np.percentile(q, self.sharing.number, axis=1)
+        threshold[filled] = np.percentile(q, self.sharing.number, axis=1)
         spread = np.ones(len(self.tasks))
         spread[filled] = q.std(1)
-        return none, spread
+        return threshold, spread
 
     def _asked(self, scores: Scores | None) -> Scores:
         if scores is None:
