@@ -236,7 +236,7 @@ class Replay:
         size, n = picks.slots.shape[0], picks.slots.shape[1] - 1
         memory, goal_slot = self.memory, picks.goal
         if len(self.tasks) > 1:
-            foreign = picks.wanted & (receiver != picks.source) & (memory.size.take(receiver) > 0)
+            foreign = picks.wanted & (receiver != picks.source)
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
             goal_slot = goal_slot.copy()
             goal_slot[foreign] = memory.slot(k, rng.integers(0, memory.size.take(k)))
