@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcrl.layers import ALL, Linears, Norms
+from gcrl.layers import ALL, Linears, Norms, stack
 
 
 class Body(nn.Module):
@@ -58,23 +58,16 @@ class Body(nn.Module):
 
 
 class Trunk(nn.Module):
-    """n stacks of hidden layers: (B, dim) or (n, B, dim) -> (n, B, hidden[-1])."""
+    """n stacks of hidden layers: (B, dim) or (n, B, dim) -> (n, B, hidden[-1]), or what `out` makes of that."""
 
     def __init__(self, n: int, dim: int, hidden: Sequence[int], layer_norm: bool, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
         self.layers = nn.ModuleList(Linears(n, i, o) for i, o in pairwise([dim, *hidden]))
-        self.norms = nn.ModuleList(Norms(n, o) for o in hidden) if layer_norm else None
+        self.norms = nn.ModuleList(Norms(n, o) for o in hidden if layer_norm)
 
-    def forward(self, h: Tensor, heads: slice = ALL) -> Tensor:
-        for k, layer in enumerate(self.layers):
-            h = layer(h, heads)
-            if self.dropout:
-                h = F.dropout(h, self.dropout)
-            if self.norms is not None:
-                h = self.norms[k](h, heads)
-            h = F.relu(h)
-        return h
+    def forward(self, x: Tensor, heads: Any = ALL, out: Linears | None = None) -> Tensor:
+        return stack(x, list(self.layers), list(self.norms), out, self.dropout, heads)
 
 
 class Conditioned(Body):
@@ -85,7 +78,7 @@ class Conditioned(Body):
         self.out = Linears(self.n, [dim, *hidden][-1], out)
 
     def forward(self, x: Tensor, heads: slice = ALL) -> Tensor:
-        y: Tensor = self.out(self.trunk(x, heads), heads)
+        y: Tensor = self.trunk(x, heads, self.out)
         return y
 
 
@@ -101,7 +94,7 @@ class Heads(Body):
         self.out = Linears(self.n, [inner, *hidden][-1], self.width * out)
 
     def forward(self, x: Tensor, heads: slice = ALL) -> Tensor:
-        y = self.out(self.trunk(self.without(x), heads), heads).unflatten(-1, (self.width, -1))  # (n, B, K, out)
+        y = self.trunk(self.without(x), heads, self.out).unflatten(-1, (self.width, -1))  # (n, B, K, out)
         return (x[..., self.ident, None] * y).sum(-2)
 
 

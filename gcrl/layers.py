@@ -1,12 +1,22 @@
-"""Layers for n networks side by side."""
+"""Layers for n networks side by side, and a stack of them as one node of the graph, differentiated by hand."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ALL = slice(None)
+EPS = 1e-5
+"""of the layer normalisation"""
+FEW = 32
+"""Outputs up to which a product is computed transposed: the other way round it costs a CPU four times as much."""
 
 
 class Linears(nn.Module):
@@ -18,20 +28,145 @@ class Linears(nn.Module):
         self.weight = nn.Parameter(torch.empty(n, i, o).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n, 1, o).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, heads: slice) -> Tensor:
-        weight, bias = self.weight[heads], self.bias[heads]
-        return torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight)
+    def forward(self, x: Tensor, heads: Any = ALL) -> Tensor:
+        return stack(x, (), (), self, 0.0, heads)
 
 
 class Norms(nn.Module):
-    """n layer normalisations side by side: (n, B, d) -> (n, B, d)."""
+    """Gains and offsets of n layer normalisations side by side: (n, 1, d)."""
 
     def __init__(self, n: int, d: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(n, 1, d)), nn.Parameter(torch.zeros(n, 1, d))
 
-    def forward(self, x: Tensor, heads: slice) -> Tensor:
-        return torch.addcmul(self.bias[heads], F.layer_norm(x, x.shape[-1:]), self.weight[heads])
+
+def stack(
+    x: Tensor, hidden: Sequence[Any], norms: Sequence[Any], out: Linears | None, dropout: float = 0.0, heads: Any = ALL
+) -> Tensor:
+    """Hidden layers, each linear, dropout, norm (if there are any), ReLU, then `out` as it is.
+
+    x (B, i) for all networks or (n, B, i); `heads` picks some of the n: (n, B, o). On a CPU it is one node of the graph
+    and can be differentiated once; `side_by_side` has no such limit.
+    """
+    layers = [*hidden, *([] if out is None else [out])]
+    parts = [[p.weight for p in layers], [p.bias for p in layers], [p.weight for p in norms], [p.bias for p in norms]]
+    if heads != ALL:
+        parts = [[p[heads] for p in part] for part in parts]
+    if x.is_cuda:
+        return side_by_side(x, parts, len(hidden), dropout)
+    y: Tensor = Stack.apply(x, len(hidden), len(norms), dropout, *chain(*parts))
+    return y
 
 
-ALL = slice(None)
+def side_by_side(x: Tensor, parts: Sequence[Sequence[Tensor]], depth: int, dropout: float = 0.0) -> Tensor:
+    """All networks in one product a layer: what a GPU wants. parts: weights, biases, gains, offsets."""
+    weights, biases, gains, offsets = parts
+    h = x.expand(len(weights[0]), *x.shape[-2:])
+    for k, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        h = torch.baddbmm(b, h, w)
+        if k < depth:
+            h = F.dropout(h, dropout) if dropout else h
+            h = torch.addcmul(offsets[k], F.layer_norm(h, h.shape[-1:], eps=EPS), gains[k]) if gains else h
+            h = F.relu(h)
+    return h
+
+
+class Stack(torch.autograd.Function):
+    """h_k = relu(g_k norm(drop(h_{k-1} W_k + b_k)) + o_k), and after the last hidden layer y = h W + b.
+
+    By hand, and one network after the other: a graph of single operations on all networks costs a CPU as much again as
+    half of the products. What one network needs fits into a core's cache, what is only passed on is changed in place,
+    and no gradient is computed that nobody asks for.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, depth: int, norms: int, dropout: float, *params: Tensor) -> Tensor:
+        many = len(params) // 2 - norms
+        ctx.sizes = len(params[0]), depth, norms, many
+        kept: list[Tensor] = []  # of each network and hidden layer: input, mask, linear, mean, scale; then the last one
+        answers: list[Tensor] = []
+        for weights, biases, gains, offsets in networks(params, many, norms, len(params[0])):
+            h = x if x.dim() == 2 else x[len(answers)]
+            for k in range(depth):
+                z = product(h, weights[k], biases[k])
+                mask = mean = scale = z.new_empty(0)
+                if dropout:
+                    mask = torch.empty_like(z).bernoulli_(1 - dropout).div_(1 - dropout)
+                    z.mul_(mask)
+                kept += (h, mask, z)
+                h = z
+                if norms:
+                    h, mean, scale = torch.native_layer_norm(z, z.shape[-1:], gains[k], offsets[k], EPS)
+                kept += (mean, scale)
+                h = h.relu_()
+            kept.append(h)
+            answers.append(product(h, weights[-1], biases[-1]) if many > depth else h)
+        ctx.shared = x.dim() == 2
+        ctx.save_for_backward(*params, *kept)
+        return torch.stack(answers)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        n, depth, norms, many = ctx.sizes
+        params, kept = ctx.saved_tensors[: 2 * (many + norms)], ctx.saved_tensors[2 * (many + norms) :]
+        need_x, _, _, _, *need = ctx.needs_input_grad
+        out = [torch.empty_like(p) if wanted else None for p, wanted in zip(params, need, strict=True)]
+        of_x: list[Tensor] = []
+        rows = zip(networks(params, many, norms, n), networks(out, many, norms, n), grad, strict=True)
+        for (weights, _, gains, offsets), (of_w, of_b, of_g, of_o), g in rows:
+            mine = kept[len(of_x) * (5 * depth + 1) :]
+            for k in reversed(range(many)):
+                h = mine[5 * k]
+                if k < depth:
+                    mask, z, mean, scale, after = mine[5 * k + 1 : 5 * k + 6]
+                    g = positive(g, after, None if k == many - 1 else g)
+                    if norms:
+                        wanted = [True, of_g[k] is not None, of_o[k] is not None]
+                        g, gain, offset = torch.ops.aten.native_layer_norm_backward(
+                            g, z, z.shape[-1:], mean, scale, gains[k], offsets[k], wanted
+                        )
+                        if of_g[k] is not None:
+                            of_g[k].copy_(gain)
+                        if of_o[k] is not None:
+                            of_o[k].copy_(offset)
+                    if mask.numel():
+                        g.mul_(mask)
+                if of_b[k] is not None:
+                    torch.sum(g, 0, out=of_b[k])
+                if of_w[k] is not None:
+                    outer(h, g, of_w[k])
+                if k or need_x:
+                    g = torch.mm(g, weights[k].t())
+            of_x.append(g)
+        whole = None if not need_x else torch.stack(of_x).sum(0) if ctx.shared else torch.stack(of_x)
+        return whole, None, None, None, *out
+
+
+def networks(params: Sequence[Any], many: int, norms: int, n: int) -> Iterator[tuple[Sequence[Any], ...]]:
+    """Of each of the n networks: weights (i, o) and biases (o,) of `many` layers, gains and offsets (d,) of `norms`."""
+    apart = [
+        [None] * n if p is None else p.unbind() if k < many else p.flatten(1).unbind() for k, p in enumerate(params)
+    ]
+    for mine in zip(*apart, strict=True):
+        rest = mine[2 * many :]
+        yield mine[:many], mine[many : 2 * many], rest[:norms], rest[norms:]
+
+
+def product(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """h w + b, (B, i), (i, o), (o,) -> (B, o)"""
+    return torch.addmm(b, h, w) if w.shape[1] > FEW else torch.addmm(b[:, None], w.t(), h.t()).t()
+
+
+def outer(h: Tensor, g: Tensor, out: Tensor) -> None:
+    """out <- h^T g, (B, i), (B, o) -> (i, o)"""
+    if g.shape[1] > FEW:
+        torch.mm(h.t(), g, out=out)
+    else:
+        out.copy_(torch.mm(g.t(), h).t())
+
+
+def positive(g: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+    """g where h > 0, else 0."""
+    back = torch.ops.aten.threshold_backward
+    return back(g, h, 0) if out is None else back.grad_input(g, h, 0, grad_input=out)

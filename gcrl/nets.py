@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -222,19 +221,9 @@ class Alone(nn.Module):
         return y
 
 
-def network(dim: int, out: int, hidden: Sequence[int], weights: str, ident: slice) -> nn.Module:
+def network(dim: int, out: int, hidden: Sequence[int], weights: str, ident: slice) -> Alone:
     """(B, dim) -> (B, out), tasks sharing weights as `weights` says."""
-    if weights == "conditioned":
-        return mlp([dim, *hidden, out])
     return Alone(BODIES[weights](1, dim, out, hidden, ident))
-
-
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers: list[nn.Module] = []
-    for i, o in pairwise(sizes):
-        layers += [nn.Linear(i, o), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 class Actor(nn.Module):
@@ -289,7 +278,9 @@ EDGE = 1e-6
 
 
 def log_density(u: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
-    """Of tanh(u), where u = mean + exp(log_std) noise: (B, A) each -> (B,)."""
-    log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
-    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
-    return (log_normal - log_slope).sum(-1)
+    """Of tanh(u), where u = mean + exp(log_std) noise: (B, A) each -> (B,).
+
+    sum -noise^2 / 2 - log_std - log(2 pi) / 2 - 2 (log 2 - u - softplus(-2u))
+    """
+    constant = u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+    return (2 * (u + F.softplus(-2 * u)) - log_std - 0.5 * noise**2).sum(-1) - constant

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcrl import checkpoint, policy, run
+from gcrl import checkpoint, machine, policy, run
 from gcrl.agents.agent import load_optimizer_state, optimizer_state
 from gcrl.checkpoint import Checkpoint
 from gcrl.cli import guarded
@@ -154,7 +154,7 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
         print(
             f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
         )
-    torch.set_num_threads(plan.settings.threads)
+    machine.prepare(plan.settings.threads)
     training = begin(plan, None if resume is None else policy.vectors(plan, resume))
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))

@@ -61,7 +61,7 @@ def values(critics, x, action):
         h = np.concatenate([x, action], 1)
         for i, layer in enumerate(critics.body.trunk.layers):
             h = h @ array(layer.weight[k]) + array(layer.bias[k])
-            if critics.body.trunk.norms is not None:
+            if len(critics.body.trunk.norms):
                 h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + EPS)
                 h = h * array(critics.body.trunk.norms[i].weight[k]) + array(critics.body.trunk.norms[i].bias[k])
             h = np.maximum(h, 0)
@@ -71,10 +71,9 @@ def values(critics, x, action):
 
 def perceptron(net, x):
     """Linear layers with ReLU between them: (B, X) -> (B, Y)"""
-    layers = [layer for layer in net if isinstance(layer, torch.nn.Linear)]
-    for layer in layers[:-1]:
-        x = np.maximum(x @ array(layer.weight).T + array(layer.bias), 0)
-    return x @ array(layers[-1].weight).T + array(layers[-1].bias)
+    for layer in net.body.trunk.layers:
+        x = np.maximum(x @ array(layer.weight)[0] + array(layer.bias)[0], 0)
+    return x @ array(net.body.out.weight)[0] + array(net.body.out.bias)[0]
 
 
 def drawn(actor, x, noise):
@@ -364,18 +363,19 @@ def test_the_density_is_finite_where_tanh_is_flat():
 
 def test_the_gradient_of_the_log_density_is_the_finite_difference():
     actor = GaussianActor(3, 2, (8,)).double()
+    first = actor.net.body.trunk.layers[0]
     x = torch.randn(20, 3, dtype=torch.float64)
 
     def both(p):
         torch.manual_seed(0)
         with torch.no_grad():
-            actor.net[0].weight[0, 0] = p
+            first.weight[0, 0, 0] = p
         a, logp = actor.sample(x)
         return (a.sum() + logp.sum()) if torch.is_grad_enabled() else float(a.sum() + logp.sum())
 
-    start = actor.net[0].weight[0, 0].item()
+    start = first.weight[0, 0, 0].item()
     both(start).backward()
-    slope = actor.net[0].weight.grad[0, 0].item()
+    slope = first.weight.grad[0, 0, 0].item()
     with torch.no_grad():
         wanted = (both(start + 1e-6) - both(start - 1e-6)) / 2e-6
     assert slope == pytest.approx(wanted, rel=1e-5)
@@ -431,7 +431,7 @@ def test_follow(tau):
     torch.manual_seed(0)
     target, online = (torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)) for _ in "ab")
     old, new = ([array(p).copy() for p in net.parameters()] for net in (target, online))
-    follow(target, online, tau)
+    follow(list(target.parameters()), list(online.parameters()), tau)
     for p, a, b, q in zip(target.parameters(), old, new, online.parameters(), strict=True):
         np.testing.assert_allclose(array(p), (1 - tau) * a + tau * b, rtol=1e-5, atol=1e-7)
         np.testing.assert_array_equal(array(q), b)
@@ -449,7 +449,7 @@ def test_an_update_is_the_losses_steps_in_order(name):
     torch.manual_seed(3)
     step(other.optimizers["critic"], other.critic_loss(b))
     other.improve(b)
-    follow(other.target, other.critic, 0.1)
+    follow(list(other.target.parameters()), list(other.critic.parameters()), 0.1)
     other.updates += 1
     torch.testing.assert_close(dict(agent.state_dict()), dict(other.state_dict()), rtol=0, atol=0)
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gcrl.agents import AGENTS
-from gcrl.layers import Linears, Norms
-from gcrl.nets import Actor, Critics, Encoder, GaussianActor, Normaliser, Spec, mlp, value_bounds
+from gcrl.layers import Linears, Norms, side_by_side, stack
+from gcrl.nets import Actor, Critics, Encoder, GaussianActor, Normaliser, Spec, value_bounds
 from gcrl.train import Training
 from tests.problems import PLAIN, POINT, SPEC, batch, plan, settings_of
 
@@ -141,24 +141,60 @@ def test_dropout_draws_anew_at_every_pass_and_for_every_head():
 def test_dropout_comes_before_the_norm_and_not_before_the_value():
     """As in DroQ: linear, dropout, norm, ReLU. The masks are torch's own after the same seed."""
     torch.manual_seed(0)
-    critics = moved(Critics(3, 6, (16, 8), layer_norm=True, dropout=0.5))
+    critics = moved(Critics(3, 6, (40, 36), layer_norm=True, dropout=0.5))
     x, a = torch.randn(10, 4), torch.randn(10, 2)
     torch.manual_seed(1)
     q = critics(x, a)
     torch.manual_seed(1)
-    h = torch.cat([x, a], 1)
-    for layer, norm in zip(critics.body.trunk.layers, critics.body.trunk.norms, strict=True):
-        h = F.dropout(h @ layer.weight + layer.bias, 0.5)
-        h = F.relu(F.layer_norm(h, h.shape[-1:]) * norm.weight + norm.bias)
-    torch.testing.assert_close(q, (h @ critics.body.out.weight + critics.body.out.bias)[..., 0], rtol=1e-4, atol=1e-5)
+    out = critics.body.out
+    for k in range(3):
+        h = torch.cat([x, a], 1)
+        for layer, norm in zip(critics.body.trunk.layers, critics.body.trunk.norms, strict=True):
+            h = F.dropout(h @ layer.weight[k] + layer.bias[k], 0.5)
+            h = F.relu(F.layer_norm(h, h.shape[-1:]) * norm.weight[k] + norm.bias[k])
+        torch.testing.assert_close(q[k], (h @ out.weight[k] + out.bias[k])[..., 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norms", [0, 2])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_stack_by_hand_is_differentiated_as_its_operations_are(norms, last, shared):
+    """Dropout included: one network draws the same masks both ways. Weights that need no gradient get none."""
+    torch.manual_seed(0)
+    layers = [Linears(1, 5, 40), Linears(1, 40, 50), Linears(1, 50, 2)][: 2 + last]
+    gains = [Norms(1, 40), Norms(1, 50)][:norms]
+    for module in (*layers, *gains):
+        moved(module).double()
+    parts = [
+        [p.weight for p in group] if k % 2 == 0 else [p.bias for p in group]
+        for k, group in enumerate((layers, layers, gains, gains))
+    ]
+    x = torch.randn((9, 5) if shared else (1, 9, 5), dtype=torch.float64, requires_grad=True)
+    inputs = [x, *(p for part in parts for p in part)]
+    found = []
+    for f in (
+        lambda: stack(x, layers[:2], gains, layers[2] if last else None, 0.4),
+        lambda: side_by_side(x, parts, 2, 0.4),
+    ):
+        torch.manual_seed(1)
+        y = f()
+        found.append([y, *torch.autograd.grad((y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum(), inputs)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for p in inputs[1:]:
+        p.requires_grad_(False)
+    stack(x, layers[:2], gains, layers[2] if last else None).sum().backward()
+    assert x.grad is not None and all(p.grad is None for p in inputs[1:])
+
+
+def test_a_stack_can_be_differentiated_once_only():
+    x = torch.randn(3, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad((Linears(2, 4, 3)(x) ** 2).sum(), [x], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
 
 
 # Actors -------------------------------------------------------------------------------------------------------------
-
-
-def test_mlp_has_relu_between_its_layers_only():
-    assert [type(layer) for layer in mlp([4, 8, 8, 2])] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
-    assert [type(layer) for layer in mlp([4, 2])] == [nn.Linear]
 
 
 def test_actors_squash():
@@ -170,7 +206,7 @@ def test_actors_squash():
     a, logp = gaussian.sample(x)
     assert a.shape == (20, 3)
     assert logp.shape == (20,)
-    draws = torch.stack([gaussian.sample(x)[0] for _ in range(400)])
+    draws = torch.stack([gaussian.sample(x)[0] for _ in range(4000)])
     torch.testing.assert_close(draws.median(0).values, gaussian(x), atol=0.2, rtol=0)  # tanh keeps the median
 
 

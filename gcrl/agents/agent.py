@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,10 +54,33 @@ class Agent(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say how it acts")
 
 
+@contextmanager
+def only(agent: Agent, name: str) -> Iterator[None]:
+    """What is computed inside needs a gradient in the parameters of the optimizer `name` alone.
+
+    So no loss needs `detach` to protect another network, and no gradient of one is ever computed.
+    """
+    others = [p for other, optimizer in agent.optimizers.items() if other != name for p in parameters(optimizer)]
+    for p in others:
+        p.requires_grad = False
+    try:
+        yield
+    finally:
+        for p in others:
+            p.requires_grad = True
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Those that it descends in."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Descend `loss` in this optimizer's parameters only: no other network's gradient is computed or touched."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
+    params = parameters(optimizer)
+    for p in params:
+        p.grad = None
+    loss.backward(inputs=params)
     optimizer.step()
 
 
@@ -65,9 +89,9 @@ def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, tau: float) -> None:
+def follow(target: list[Tensor], online: list[Tensor], tau: float) -> None:
     """target <- (1 - tau) target + tau online"""
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    torch._foreach_lerp_(target, online, tau)
 
 
 def optimizer_state(agent: Agent) -> dict[str, Tensor]:
