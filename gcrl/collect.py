@@ -106,7 +106,8 @@ def seen(lanes: Sequence[Lane], task: NDArray[np.int64], device: torch.device | 
 class Collector:
     """Lanes that start their next episode as soon as one ends, each with the next task in turn.
 
-    With `relay` the policy may pursue an easier task first; what is stored is the episode of the own task all the same.
+    With `relay` the next task is rather one that fails, and the policy may pursue an easier one first; what is stored
+    is the episode of the own task all the same.
     """
 
     def __init__(self, tasks: Sequence[Task], lanes: int, seed: int, relay: bool = False) -> None:
@@ -148,7 +149,7 @@ class Collector:
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs: counters, and of each partial episode its actions and where they led."""
-        out: dict[str, NDArray[Any]] = {"episodes": np.asarray(self.episodes)}
+        out: dict[str, NDArray[Any]] = {"episodes": np.asarray(self.episodes), "task": self.task.copy()}
         for i, lane in enumerate(self.lanes):
             out[f"action.{i}"] = lane.episode().action
             out[f"observation.{i}"] = lane.observation[-1]
@@ -166,7 +167,7 @@ class Collector:
         exact = True
         self.episodes = [int(n) - 1 for n in snapshot["episodes"]]
         for i in range(len(self.lanes)):
-            self._begin(i)
+            self._begin(i, int(snapshot["task"][i]))
             lane = self.lanes[i]
             for action in snapshot[f"action.{i}"]:
                 lane.step(action)
@@ -176,14 +177,19 @@ class Collector:
             self.relay.restore({k.removeprefix(prefix): x for k, x in snapshot.items() if k.startswith(prefix)})
         return exact
 
-    def _begin(self, i: int) -> None:
+    def _begin(self, i: int, k: int | None = None) -> None:
+        """The next episode of lane i, of task k if that is known."""
         number = self.episodes[i]
-        k = (i + number * len(self.lanes)) % len(self.tasks)
+        rng = np.random.default_rng(episode_seed(self.seed, i, number, 2))
+        if k is None and self.relay is not None:
+            k = self.relay.choose(rng)
+        elif k is None:
+            k = (i + number * len(self.lanes)) % len(self.tasks)
         self.task[i] = k
         self.lanes[i] = self._stage(i, k)
         self.lanes[i].reset(episode_seed(self.seed, i, number))
         if self.relay is not None:
-            self.relay.begin(i, k, np.random.default_rng(episode_seed(self.seed, i, number, 2)))
+            self.relay.begin(i, k, rng)
         self.episodes[i] += 1
 
     def _stage(self, i: int, k: int) -> Lane:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gcrl import checkpoint, run
 from gcrl.agents import AGENTS, Agent
 from gcrl.checkpoint import Checkpoint
-from gcrl.nets import Spec
+from gcrl.encoder import Spec
 from gcrl.settings import Plan, from_json
 from tasks import InputError
 
@@ -24,7 +24,7 @@ def make(plan: Plan, vectors: Tensor | None = None) -> Agent:
         from gcrl.language import encode
 
         vectors = encode([task.description for task in plan.tasks], plan.settings.language_model)
-    spec = Spec.of(plan.tasks, plan.gamma, plan.task_id, vectors, plan.settings.reward_scale)
+    spec = Spec.of(plan.tasks, plan.gamma, plan.task_id, vectors, plan.settings.reward_scale, plan.relative)
     return AGENTS[plan.settings.agent](spec, plan.settings.algorithm).to(plan.device)
 
 

@@ -4,6 +4,7 @@ Multi-task learning as its own curriculum: the easier task's policy brings the r
 gripper to the block, say). Nobody writes the order. A task may go first if it succeeds more often than the one that
 follows, and among these a bandit (Thompson 1933) chooses by how often the own goal map moved: an episode whose end is a
 success for the goal achieved at its start has taught its task nothing. Experience stays with the episode's own task.
+Tasks that succeed are practised less: of what is left to learn most lies in the others.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ FORGET = 0.98
 """What an episode leaves of the counts before it: the policy changes, and so does what helps it."""
 SURE = 0.5
 """The least success rate with which a task may go first."""
+LEAST = 0.2
+"""Of a task that always succeeds: how many episodes and rows it gets for each one of a task that never does."""
 
 
 class Relay:
@@ -49,6 +52,15 @@ class Relay:
         rates, scene = [self.rate(j) for j in range(len(self.tasks))], self.tasks[k].scene
         return [j for j, t in enumerate(self.tasks) if t.scene == scene and rates[j] >= SURE and rates[j] > rates[k]]
 
+    def effort(self) -> NDArray[np.float64]:
+        """What each task deserves of episodes and rows, (K,) in proportion: the more, the more often it fails."""
+        return np.array([max(LEAST, 1 - self.rate(k)) for k in range(len(self.tasks))])
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """Whose episode is next."""
+        effort = self.effort()
+        return int(rng.choice(len(effort), p=effort / effort.sum()))
+
     def begin(self, lane: int, k: int, rng: np.random.Generator) -> None:
         """An episode of task k begins in a lane."""
         choices = [*self.easier(k), -1]
@@ -62,8 +74,8 @@ class Relay:
         first = int(self.first[lane])
         if first >= 0:
             task = self.tasks[first]
-            half = min(task.horizon, self.tasks[k].horizon) // 2
-            if steps >= half or task.success(task.goal_of(observation), self.goal[lane]):
+            most = min(task.horizon, self.tasks[k].horizon // 2)
+            if steps >= most or task.success(task.goal_of(observation), self.goal[lane]):
                 self.first[lane] = -1
 
     def end(self, lane: int, k: int, episode: Episode) -> None:

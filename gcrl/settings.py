@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ from gcrl import run
 from gcrl.agents import AGENTS
 from gcrl.bodies import BODIES
 from gcrl.cli import parse
+from gcrl.limits import check_numbers
 from gcrl.surgery import SURGERIES
 from relabel import goals, share
 from tasks import InputError, Task
-from tasks.layout import together
+from tasks.layout import picked, together
 
 A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
@@ -46,8 +46,13 @@ class Settings(Generic[A]):
     """sentence encoder of --task-id language: a name or a folder"""
     reward_scale: tuple[float, ...] = ()
     """a factor on the reward of each task; none: 1"""
-    explore: str = "policy"
-    """policy, or relay: an episode pursues an easier task of its scene first"""
+    explore: str | None = None
+    """policy, or relay: an episode pursues an easier task of its scene first; none: relay, where the task has easier
+    ones, which are then learned too"""
+    frame: str = "relative"
+    """relative: where a scene is the same everywhere, the policy sees how far the goal is and no places; or absolute"""
+    reflect: float = 0.5
+    """share of the rows that are seen in the mirror, where the scene is its own mirror image"""
     agent: str = DEFAULT_AGENT
     """ddpg, td3 or sac"""
     algorithm: A = dataclasses.field(default=cast(A, None))
@@ -142,17 +147,22 @@ class Plan:
     n_step: int
     steps: int
     eval_every: int
+    relative: bool
+    """the policy sees how far the goal is, and no places"""
 
     @staticmethod
     def of(s: Settings[Any]) -> Plan:
         """Check everything that can be checked before a run begins. Raises InputError."""
         known_agent(s.agent)
-        chosen = together(tasks.find((s.task,) if isinstance(s.task, str) else s.task))
+        asked = tasks.find((s.task,) if isinstance(s.task, str) else s.task)
+        if s.explore is None:
+            s = dataclasses.replace(s, explore="relay" if any(task.easier for task in asked) else "policy")
+        chosen = together(_with_easier(asked) if s.explore == "relay" else asked)
         if chosen[0].goal_dim == 0 and s.relabel != "none":
             s = dataclasses.replace(s, relabel="none")  # no goals, nothing to relabel
         s = dataclasses.replace(s, task=tuple(task.name for task in chosen))
-        _check_numbers(s)
-        _check_numbers(s.algorithm)
+        check_numbers(s)
+        check_numbers(s.algorithm)
         horizon = max(task.horizon for task in chosen)
         gamma = min(0.99, 1 - 1 / horizon) if s.gamma is None else s.gamma
         if not 0 <= gamma < 1:
@@ -170,11 +180,14 @@ class Plan:
             raise InputError(f"--explore {s.explore}: choose from policy, relay")
         if s.explore == "relay" and (not chosen[0].goal_dim or len({task.scene for task in chosen}) == len(chosen)):
             raise InputError("--explore relay: give two tasks of one scene, with goals, so that one can go first")
+        if s.frame not in ("relative", "absolute"):
+            raise InputError(f"--frame {s.frame}: choose from relative, absolute")
+        relative = s.frame == "relative" and "goal" in task_id and _same_everywhere(chosen)
         steps = sum(task.budget for task in chosen) if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
         n_step = max(task.n_step for task in chosen) if s.n_step is None else s.n_step
         s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every, task_id=task_id)
-        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every)
+        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every, relative)
 
     @property
     def name(self) -> str:
@@ -184,6 +197,23 @@ class Plan:
             return first.name
         one_scene = len({task.scene for task in self.tasks}) == 1
         return f"{first.scene if one_scene else first.family}-{len(self.tasks)}-tasks"
+
+
+def _with_easier(asked: Sequence[Task]) -> list[Task]:
+    """The tasks, each after those that make it easier."""
+    known, out = {task.name for task in asked}, list[Task]()
+    for task in asked:
+        easier = [name for name in task.easier if name not in known]
+        known.update(easier)
+        out += [*map(tasks.get, easier), task]
+    return out
+
+
+def _same_everywhere(chosen: Sequence[Task]) -> bool:
+    """Does the policy need no places in any of the tasks."""
+    return bool(chosen[0].places) and all(
+        task.places == chosen[0].places and picked(task) is not None for task in chosen
+    )
 
 
 IDENTITIES = ("goal", *(f"{how}{goal}" for how in ("onehot", "embedding", "language") for goal in ("", "+goal")))
@@ -216,48 +246,6 @@ def _check_weights(algorithm: Any, task_id: str, chosen: Sequence[Task]) -> None
         raise InputError("--weights modular: needs two hidden layers or more, as in --hidden 256 256")
     if weights != "conditioned" and task_id == "goal" and not chosen[0].goal_dim:
         raise InputError(f"--weights {weights}: {chosen[0].name} has no goal, and one task needs no identity")
-
-
-LIMITS: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**63 - 1),  # torch takes no more
-    "warmup": (0, math.inf),
-    "eval_episodes": (0, math.inf),
-    "replay": (1, 10**12),
-    "lanes": (1, 1024),
-    "threads": (1, 1024),
-    "n_step": (1, 1000),
-    "batch": (1, 2**20),
-    "hidden": (1, 2**20),
-    "tau": (0, 1),
-    "dropout": (0, 0.99),
-    "random": (0, 1),
-    "balance": (0, 1),
-    "reward_scale": (1e-6, 1e6),
-    "alpha": (1e-6, math.inf),  # its logarithm is learned
-    "entropy": (-math.inf, math.inf),
-}
-"""Where a count may be other than 1 or more, and another number other than 0 or more."""
-
-
-def _check_numbers(settings: object) -> None:
-    """All numbers finite and within their limits, at least one hidden layer, subset <= critics."""
-    hints = get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value, flag = getattr(settings, field.name), f"--{field.name.replace('_', '-')}"
-        if value == () and field.name == "hidden":
-            raise InputError(f"{flag}: give at least one number")
-        for x in value if isinstance(value, tuple) else (value,):
-            if isinstance(x, bool) or not isinstance(x, int | float):
-                continue
-            whole = hints[field.name] in (int, int | None, tuple[int, ...])
-            low, high = LIMITS.get(field.name, (1 if whole else 0, math.inf))
-            if not (low <= x <= high and math.isfinite(x)):
-                limits = f", {low} or more" if math.isinf(high) else f" from {low} to {high}"
-                kind = "a whole" if whole else "a finite"
-                raise InputError(f"{flag} {x}: must be {kind} number{limits if math.isfinite(low) else ''}")
-    critics, subset = getattr(settings, "critics", 1), getattr(settings, "subset", 1)
-    if subset > critics:
-        raise InputError(f"--subset {subset}: must not be more than --critics {critics}")
 
 
 def _device(name: str) -> torch.device:

@@ -57,6 +57,7 @@ class Training:
             share.parse(s.share),
             s.balance,
             s.reward_scale,
+            s.reflect,
         )
         self.collector = Collector(plan.tasks, s.lanes, s.seed, s.explore == "relay")
         self.steps = self.updates = self.episodes = 0
@@ -91,6 +92,12 @@ class Training:
         success = float(task.success(achieved[-1], episode.desired[-1])) if task.reward else float("nan")
         self.recent.append((success, float(episode.reward.sum())))
         self.episodes += 1
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Rows of a batch go where effort goes."""
+        if self.collector.relay is not None:
+            self.replay.pool.weight[:] = self.collector.relay.effort()
 
     def row(self) -> dict[str, object]:
         """A row of progress.csv."""
@@ -135,6 +142,7 @@ class Training:
         self.replay.load({group: {name: x.numpy() for name, x in g.items()} for group, g in tensors.items()})
         if not self.collector.restore({k: x.numpy() for k, x in tensors["lanes"].items()}):
             print("gcrl: this simulator does not replay exactly; the run goes on, but not to the bit", file=sys.stderr)
+        self.weigh()
         self.steps, self.updates, self.episodes = state["counts"]
         self.recent = deque(map(tuple, state["recent"]), maxlen=RECENT)
         self.metrics = {name: torch.tensor(x) for name, x in state["metrics"].items()}

@@ -15,6 +15,7 @@ from relabel.batch import Batch
 from relabel.goals import Strategy
 from relabel.judge import Judge
 from relabel.merit import Merits
+from relabel.mirror import Mirrors
 from relabel.rows import Picks, Rows, joined
 from relabel.score import Scores
 from relabel.share import Pairs, Pool, Sharing
@@ -35,8 +36,9 @@ class Replay:
 
     `relabel` chooses the goals, `sharing` whose data a task learns from; `gamma` is the discount of one step, `n_step`
     how many steps a transition spans; `balance` the share of a task's rows that shall show reward (0: as it comes);
-    `scale` multiplies each task's reward. `capacity` counts the observations of each store. Tasks share the layout of
-    observation, action and goal (`tasks.layout.together`).
+    `scale` multiplies each task's reward; `reflect` is the share of the rows that are seen in their task's mirror.
+    `capacity` counts the observations of each store. Tasks share the layout of observation, action and goal
+    (`tasks.layout.together`).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Replay:
         sharing: Sharing = Sharing(),  # noqa: B008 - immutable
         balance: float = 0.0,
         scale: Sequence[float] = (),
+        reflect: float = 0.0,
     ) -> None:
         if len({(t.obs_dim, t.action_dim, t.goal_dim) for t in tasks}) != 1:
             raise InputError("tasks of one replay must share the sizes of observation, action and goal")
@@ -64,6 +67,7 @@ class Replay:
         self.flow = np.zeros((2, len(tasks), len(tasks)), np.int64)
         """rows that were drawn, and of these the ones that show reward: (receiver, source)"""
         self.merits = Merits(self.tasks, self.memory) if sharing.name == "hindsight" and len(tasks) > 1 else None
+        self.mirrors, self.reflect = Mirrors(self.tasks), reflect
         self._check()
 
     def _check(self) -> None:
@@ -132,6 +136,8 @@ class Replay:
             rows = rows.take(share.balanced(rows.receiver, rows.hit, quota, wanted))
         if len(self.tasks) > 1:
             self._count(rows)
+        if self.reflect and self.mirrors.any:
+            rows = self.mirrors(rows, rng.random(len(rows.source)) < self.reflect)
         return self._batch(rows)
 
     def _block(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:

@@ -35,6 +35,8 @@ class Pool:
     """(K,) label of the skill group inside the scene"""
     reads: NDArray[np.bool_]
     """(K, K) does each task (row) find what it observes, and its goal, in the observations of each (column)"""
+    weight: NDArray[np.float64]
+    """(K,) how many rows each task that has data gets, in proportion; it may be written to"""
 
     @staticmethod
     def of(tasks: Sequence[Task], size: Index) -> Pool:
@@ -42,13 +44,19 @@ class Pool:
         columns = [set(task.columns or range(task.obs_dim)) for task in tasks]
         reads = np.array([[mine <= theirs for theirs in columns] for mine in columns])
         reads &= (scene[:, None] == scene) | ~np.array([[task.local] for task in tasks])
-        return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]), reads)
+        return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]), reads, np.ones(len(tasks)))
 
     def receivers(self, rng: np.random.Generator, n: int) -> Index:
-        """n rows, stratified: an equal share for each task that has data; who gets the remainder is drawn."""
+        """n rows, stratified: its share for each task that has data; who gets the remainder is drawn."""
         filled = np.flatnonzero(self.size)
         m = len(filled)
-        ends = (np.arange(m + 1) * n + rng.integers(m)) // m
+        late = rng.integers(m)
+        weight = self.weight[filled]
+        if (weight == weight[0]).all():
+            ends = (np.arange(m + 1) * n + late) // m
+        else:
+            ends = (np.append(0.0, np.cumsum(weight) / weight.sum()) * n + late / m).astype(np.int64)
+            ends[-1] = n
         return np.repeat(filled, np.diff(ends))
 
     def may(self, label: Index) -> NDArray[np.bool_]:

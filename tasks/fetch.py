@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.mirror import Flip, Mirror
 from tasks.simulator import register_robotics
 from tasks.task import Task, cost_outside, part, within
 
@@ -198,6 +199,19 @@ def make(name: str, render_mode: str | None = None) -> Fetch:
     return Fetch(gymnasium.make(name, render_mode=render_mode, disable_env_checker=True).unwrapped)
 
 
+MIDDLE = 0.7491
+"""y of the plane (m) in which table and gripper are their own mirror images; the arm follows the gripper."""
+ALONG = partial(Flip.of, 3, [1])
+"""x, y, z (m): an offset, or with `about` and `places` a place."""
+PLACE = ALONG(MIDDLE, [1])
+PLACES = (0, 1, 3, 4)
+"""x and y of gripper and object in the observation (25,): the table is the same everywhere"""
+_OF_OBJECT = Flip.of(25, [1, 4, 7, 11, 13, 15, 17, 19, 21], MIDDLE, [1, 4], [9, 10, 23, 24])
+_OF_GRIPPER = Flip.of(10, [1, 6], MIDDLE, [1], [3, 4, 8, 9])
+_OF_ACTION = Flip.of(4, [1])
+MIRROR = Mirror(_OF_OBJECT, _OF_ACTION, PLACE)
+"""of a task whose goal is a place of the object; angles about x and z turn round, those about y do not"""
+
 _fetch = partial(
     Task,
     action_dim=4,
@@ -208,8 +222,15 @@ _fetch = partial(
     reward_range=(-1.0, 0.0),
     family="fetch",
 )
-_moves_gripper = partial(_fetch, obs_dim=10, goal_of=part(0, 3), columns=(0, 1, 2, 9, 10, 20, 21, 22, 23, 24))
-_moves_object = partial(_fetch, obs_dim=25, goal_of=part(3, 6))
+_moves_gripper = partial(
+    _fetch,
+    obs_dim=10,
+    goal_of=part(0, 3),
+    columns=(0, 1, 2, 9, 10, 20, 21, 22, 23, 24),
+    places=(0, 1),
+    mirror=Mirror(_OF_GRIPPER, _OF_ACTION, PLACE),
+)
+_moves_object = partial(_fetch, obs_dim=25, goal_of=part(3, 6), places=PLACES, mirror=MIRROR)
 
 TASKS: list[Task] = [
     _moves_gripper(
@@ -224,7 +245,9 @@ TASKS: list[Task] = [
         make=partial(make, "FetchPush-v4"),
         description="push the block across the table to the target",
         scene="fetch-push",
-        budget=150_000,
+        easier=("fetch-push-beside",),
+        n_step=3,
+        budget=50_000,
     ),
     _moves_object(
         name="fetch-slide",

@@ -111,6 +111,7 @@ def _laid(task: Task, obs_dim: int, goal_dim: int) -> Task:
     if task.obs_dim < obs_dim and len(task.columns) != task.obs_dim:
         raise InputError(f"{task.name} does not say where its {task.obs_dim} numbers lie in the family's {obs_dim}")
     columns = task.columns if task.obs_dim < obs_dim else ()
+    mirror = task.mirror and task.mirror.laid(columns, obs_dim, goal_dim)
     cut = partial(_cut, size=task.goal_dim)
     return dataclasses.replace(
         task,
@@ -118,6 +119,8 @@ def _laid(task: Task, obs_dim: int, goal_dim: int) -> Task:
         obs_dim=obs_dim,
         goal_dim=goal_dim,
         goal_of=Spread(task.goal_of, columns, goal_dim),
+        places=tuple(columns[i] for i in task.places) if columns else task.places,
+        mirror=mirror,
         success=cut(task.success),
         reward=task.reward and cut(task.reward),
         terminated=cut(task.terminated),

@@ -15,7 +15,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from tasks.fetch import Fetch, Floats, Observation, Outcome
+from tasks.fetch import ALONG, MIRROR, PLACE, PLACES, Fetch, Floats, Observation, Outcome
+from tasks.mirror import Flip, Mirror
 from tasks.simulator import register_robotics
 from tasks.task import Array, Task, cost_outside, distance, part, within
 
@@ -28,6 +29,8 @@ AROUND = 0.03
 
 From outside, closed fingers come to 0.0385 at its sides and to 0.041 on top.
 """
+BESIDE = 0.06
+"""Metres from the block to the gripper that stands ready to push it: they nearly touch."""
 OVER = 0.1
 """Metres from the block up to the gripper that hovers."""
 
@@ -46,6 +49,8 @@ class Aim:
     """(block (3,), desired goal (G,)) -> where the target is drawn (3,)"""
     radius: float
     """Metres within which the goal is reached."""
+    flip: Flip = PLACE
+    """The goal in a mirror."""
 
 
 class Table(Fetch):
@@ -119,6 +124,12 @@ def under_gripper(depth: float, env: Table, obs: Floats) -> Floats:
     return np.array([0.0, 0.0, -depth])
 
 
+def beside_gripper(env: Table, obs: Floats) -> Floats:
+    """To any side, level with it."""
+    angle = env.np_random.uniform(-math.pi, math.pi)
+    return BESIDE * np.array([math.cos(angle), math.sin(angle), 0.0])
+
+
 def at_goal(block: Floats, goal: Floats) -> Floats:
     return goal
 
@@ -131,27 +142,31 @@ def at_gripper(block: Floats, goal: Floats) -> Floats:
     return block - goal
 
 
-def make(aim: Aim, render_mode: str | None = None) -> Table:
+def make(stock_id: str, aim: Aim, render_mode: str | None = None) -> Table:
     register_robotics()
-    stock = gymnasium.make("FetchPickAndPlace-v4", render_mode=render_mode, disable_env_checker=True)
+    stock = gymnasium.make(stock_id, render_mode=render_mode, disable_env_checker=True)
     return Table(stock.unwrapped, aim)
 
 
-def table(aim: Aim, goal_dim: int = 3, **words: Any) -> Task:
+def aimed(stock_id: str, aim: Aim, horizon: int = 50, **words: Any) -> Task:
     return Task(
-        make=partial(make, aim),
+        make=partial(make, stock_id, aim),
         obs_dim=25,
         action_dim=4,
-        goal_dim=goal_dim,
-        horizon=50,
+        goal_dim=len(aim.flip.sign),
+        horizon=horizon,
         goal_of=aim.of,
         success=partial(within, aim.radius),
         reward=partial(cost_outside, aim.radius),
         reward_range=(-1.0, 0.0),
         family="fetch",
-        scene="table",
+        places=PLACES,
+        mirror=Mirror(MIRROR.obs, MIRROR.action, aim.flip),
         **words,
     )
+
+
+table = partial(aimed, "FetchPickAndPlace-v4", scene="table")
 
 
 TASKS: list[Task] = [
@@ -163,14 +178,14 @@ TASKS: list[Task] = [
         budget=5_000,
     ),
     table(
-        Aim(BLOCK_FROM_GRIPPER, partial(under_gripper, 0.0), at_gripper, AROUND),
+        Aim(BLOCK_FROM_GRIPPER, partial(under_gripper, 0.0), at_gripper, AROUND, ALONG()),
         name="table-touch",
         description="put the fingers around the block",
         skill="gripper",
         budget=5_000,
     ),
     table(
-        Aim(BLOCK_FROM_GRIPPER, partial(under_gripper, OVER), at_gripper, 0.05),
+        Aim(BLOCK_FROM_GRIPPER, partial(under_gripper, OVER), at_gripper, 0.05, ALONG()),
         name="table-hover",
         description="hold the gripper ten centimetres over the block",
         skill="gripper",
@@ -191,8 +206,7 @@ TASKS: list[Task] = [
         budget=100_000,
     ),
     table(
-        Aim(HEIGHT, height, at_height, 0.05),
-        goal_dim=1,
+        Aim(HEIGHT, height, at_height, 0.05, Flip.of(1, ())),
         name="table-lift",
         description="lift the block to the target height",
         skill="lift",
@@ -204,5 +218,14 @@ TASKS: list[Task] = [
         description="pick up the block and take it to the target, on the table or over it",
         skill="lift",
         budget=200_000,
+    ),
+    aimed(
+        "FetchPush-v4",
+        Aim(BLOCK_FROM_GRIPPER, beside_gripper, at_gripper, 0.025, ALONG()),
+        scene="fetch-push",
+        horizon=25,
+        name="fetch-push-beside",
+        description="bring the closed fingers to a given side of the block",
+        budget=2_000,
     ),
 ]

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import gymnasium
 
+    from tasks.mirror import Mirror
+
 Array = Any
 """A NumPy array or a Torch tensor."""
 
@@ -123,6 +125,13 @@ class Task:
     """The goal can be read off observations of its own scene only: in others the numbers there mean something else."""
     columns: tuple[int, ...] = ()
     """Where the numbers of the observation lie in the longest one of the family; empty: it is one of those."""
+    places: tuple[int, ...] = ()
+    """Numbers of the observation that only say where in the scene things are, and it is the same everywhere: what
+    matters can be told from the other numbers and from how far the goal is."""
+    mirror: Mirror | None = None
+    """The reflection that leaves the scene as it is."""
+    easier: tuple[str, ...] = ()
+    """Tasks of the scene that bring the robot where this one can begin; a default run learns them too, first."""
     n_step: int = 1
     """Steps of reward before a default run bootstraps: more where the control rate is high for the way to go."""
     budget: int = 100_000

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Dict
 import tasks
 from gcrl import settings
 from gcrl.agents import AGENTS
-from gcrl.nets import Spec
+from gcrl.encoder import Spec
 from relabel.batch import Batch
 from tasks.task import Task, cost_outside, part, within
 

@@ -14,8 +14,8 @@ from gcrl.agents import AGENTS
 from gcrl.agents.agent import Agent, load_optimizer_state, optimizer_state
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.collect import Collector
+from gcrl.encoder import Spec
 from gcrl.evaluate import Evaluator
-from gcrl.nets import Spec
 from gcrl.train import Training
 from relabel.batch import State
 from relabel.goals import parse

@@ -21,8 +21,8 @@ import torch
 import tasks
 from gcrl import evaluate, progress, train
 from gcrl.cli import guarded
+from gcrl.encoder import value_bounds
 from gcrl.evaluate import ALL, Evaluator
-from gcrl.nets import value_bounds
 from relabel.share import NAMES
 from tasks.task import within
 from tests.benchmarks.kills import differences

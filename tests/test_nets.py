@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from gcrl.agents import AGENTS
+from gcrl.encoder import Encoder, Normaliser, Spec, value_bounds
 from gcrl.layers import Linears, Norms, side_by_side, stack
-from gcrl.nets import Actor, Critics, Encoder, GaussianActor, Normaliser, Spec, value_bounds
+from gcrl.nets import Actor, Critics, GaussianActor
 from gcrl.train import Training
 from tests.problems import PLAIN, POINT, SPEC, batch, plan, settings_of
 

@@ -29,8 +29,8 @@ TASKS = {name: task for name, task in tasks.TASKS.items() if task.family != "met
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
-SIMULATORS = {"table": "FetchPickAndPlace-v4", "kitchen": "FrankaKitchen-v1"}
-RADII = {"table-touch": 0.03, "table-nudge": 0.03}
+SIMULATORS = {"kitchen": "FrankaKitchen-v1"}
+RADII = {"table-touch": 0.03, "table-nudge": 0.03, "fetch-push-beside": 0.025}
 """Where ours are not those of the simulator, 0.05."""
 
 

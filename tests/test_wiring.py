@@ -11,8 +11,8 @@ import torch
 from gcrl import evaluate, surgery, train
 from gcrl.agents import AGENTS
 from gcrl.bodies import BODIES, tie_of
+from gcrl.encoder import Encoder, Spec
 from gcrl.evaluate import Evaluator, Outcome, Result, lanes_for
-from gcrl.nets import Encoder, Spec
 from relabel.batch import State
 from tasks.task import Episode
 from tests.problems import POINT, ROW, SWAP, batch, plan_of, settings_of

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcrl.nets import Encoder, Spec
+from gcrl.encoder import Encoder, Spec
 from relabel.batch import State
 from relabel.replay import Replay
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
-from gcrl.nets import Actor, Spec
+from gcrl.encoder import Spec
+from gcrl.nets import Actor
 from relabel.batch import Batch, State
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from gcrl import surgery
 from gcrl.agents.agent import Agent, Metrics, adam, follow, only, step
 from gcrl.bodies import tie_of
-from gcrl.nets import Critics, Spec
+from gcrl.encoder import Spec
+from gcrl.nets import Critics
 from relabel.batch import Batch
 from relabel.replay import Replay
 from relabel.score import Scores

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, step
 from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
-from gcrl.nets import GaussianActor, Spec
+from gcrl.encoder import Spec
+from gcrl.nets import GaussianActor
 from relabel.batch import Batch, State
 
 

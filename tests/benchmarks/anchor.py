@@ -21,8 +21,8 @@ import tyro
 import tasks
 from gcrl.agents import AGENTS
 from gcrl.collect import Collector
+from gcrl.encoder import Spec
 from gcrl.evaluate import Evaluator, interval
-from gcrl.nets import Spec
 from relabel import goals, share
 from relabel.replay import Replay
 from relabel.store import slots_for
