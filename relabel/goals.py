@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def geometric(rng: np.random.Generator, rows: Rows, gamma: float = 0.99) -> Inde
 def mixture(parts: Sequence[tuple[Strategy, float]], rng: np.random.Generator, rows: Rows) -> Index:
     """Each row by one of the parts, chosen with its weight. The weights sum to 1."""
     # Every part answers for every row: cheaper than picking rows apart, and a strategy costs next to nothing.
-    weights = np.cumsum([weight for _, weight in parts])
+    weights = accumulate(weight for _, weight in parts)
     draw = rng.random(len(rows.index))
     goals = parts[-1][0](rng, rows)
     for (strategy, _), below in reversed(list(zip(parts[:-1], weights, strict=False))):

@@ -59,6 +59,7 @@ class Replay:
         self.tasks, self.relabel, self.gamma, self.n_step = list(tasks), relabel, gamma, n_step
         self.device, self.balance, self.sharing = torch.device(device), balance, sharing
         self.scale = np.asarray(scale or [1.0] * len(tasks), np.float32)
+        self.scaled = bool((self.scale != 1).any())
         self.memory = Memory(tasks[0], capacity, len(tasks))
         self.stores = [EpisodeStore(task, capacity, self.memory, k) for k, task in enumerate(tasks)]
         self.pool = Pool.of(tasks, self.memory.size)
@@ -227,14 +228,15 @@ class Replay:
     def _pick(self, rng: np.random.Generator, source: Index, n: int) -> Picks:
         """A transition of each source (B,), and the moment that becomes its goal."""
         memory = self.memory
-        rows = memory.rows(source, rng.integers(0, memory.size.take(source)))
+        index = memory.draw(rng, source)
+        at = memory.slot(source, index)
+        rows = memory.rows(source, index, at)
         chosen = self.relabel(rng, rows)
         wanted = chosen < 0  # ~j: the goal desired in transition j
-        at = memory.slot(source, rows.index)[:, None]
         window = np.minimum(np.arange(n + 1), rows.left[:, None] + 1) if n > 1 else np.arange(2)
         goal = memory.slot(source, np.maximum(chosen, ~chosen))
-        slots, goal = memory.later(at, source[:, None], window), memory.later(goal, source, 1 - wanted)
-        start = memory.slot(source, rows.index - rows.past) if self.merits is not None else at[:, 0]
+        slots, goal = memory.later(at[:, None], source[:, None], window), memory.later(goal, source, 1 - wanted)
+        start = memory.slot(source, rows.index - rows.past) if self.merits is not None else at
         return Picks(source, start, rows.left, slots, goal, wanted)
 
     def _label(self, rng: np.random.Generator, picks: Picks, receiver: Index) -> Rows:
@@ -245,7 +247,7 @@ class Replay:
             foreign = picks.wanted & (receiver != picks.source)
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
             goal_slot = goal_slot.copy()
-            goal_slot[foreign] = memory.slot(k, rng.integers(0, memory.size.take(k)))
+            goal_slot[foreign] = memory.slot(k, memory.draw(rng, k))
         slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)
         died = ends[:, :n, 0] > 0
@@ -255,10 +257,10 @@ class Replay:
             reward = np.where(shared[:, None], self.low.take(receiver)[:, None], reward)
             terminated = np.where(shared[:, None], died, terminated)
         total, discount, length = self._sum(reward, terminated, picks.left)
-        counts = np.arange(n) < length[:, None]
-        hit = np.any((reward > self.low.take(receiver)[:, None]) & counts, axis=1)
+        shows = reward > self.low.take(receiver)[:, None]
+        hit = shows[:, 0] if n == 1 else np.any(shows & (np.arange(n) < length[:, None]), axis=1)
         next_obs = obs[:, 1] if n == 1 else obs[np.arange(size), length]
-        if (self.scale != 1).any():
+        if self.scaled:
             total = total * self.scale.take(receiver)
         return Rows((obs[:, 0], action[:, 0], total, discount, next_obs, goal, receiver), picks.source, hit)
 

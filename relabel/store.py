@@ -47,6 +47,7 @@ class Memory:
 
     def __init__(self, task: Task, capacity: int, stores: int = 1) -> None:
         self.capacity = capacity
+        self.alone = stores == 1  # then its number is 0, and nothing needs to look it up
         ends = np.cumsum((task.obs_dim, task.action_dim, task.goal_dim, 1, 1)).tolist()
         self.columns = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
         # One row a slot, so that a batch costs one gather; what has a name in a store is a view of it.
@@ -55,20 +56,30 @@ class Memory:
         self.slots = np.zeros(stores * capacity, np.int64)  # ring of transitions -> the store's ring of observations
         self.first, self.size = np.zeros((2, stores), np.int64)  # oldest transition, and how many there are
 
-    def rows(self, store: Index, index: Index) -> Rows:
-        """The transitions of these numbers (B,) in these stores (B,), and where in their episodes they lie."""
-        place = self.place.take(self.slot(store, index), 0)
-        alone = len(self.size) == 1
-        return Rows(index, place[:, 0], place[:, 1], int(self.size[0]) if alone else self.size.take(store))
+    def rows(self, store: Index, index: Index, slots: Index | None = None) -> Rows:
+        """The transitions of these numbers (B,) in these stores (B,), and where in their episodes they lie.
+
+        `slots` are `slot(store, index)`, for those who have them.
+        """
+        place = self.place.take(self.slot(store, index) if slots is None else slots, 0)
+        return Rows(index, place[:, 0], place[:, 1], int(self.size[0]) if self.alone else self.size.take(store))
+
+    def draw(self, rng: np.random.Generator, store: Index) -> Index:
+        """A transition of each of these stores (B,)."""
+        return rng.integers(0, self.size[0], len(store)) if self.alone else rng.integers(0, self.size.take(store))
 
     def slot(self, store: Index, index: Index) -> Index:
         """Where the observation of transition `index` of `store` lies."""
+        if self.alone:
+            return self.slots.take(self.first[0] + index, mode="wrap")
         base = store * self.capacity
         return base + self.slots.take(base + (self.first.take(store) + index) % self.capacity)
 
     def later(self, slots: Index, store: Index, steps: Index) -> Index:
         """The slots that lie so many steps after; each store is a ring. All arrays broadcast."""
         out = slots + steps
+        if self.alone:
+            return out % self.capacity
         out -= self.capacity * (out >= (store + 1) * self.capacity)
         return out
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relabel.store import EpisodeStore, episodes, slots_for
+from relabel.store import EpisodeStore, Memory, episodes, slots_for
 from tasks.task import Episode, InputError, Task, never, part
 
 LONGEST = 12
@@ -265,3 +265,24 @@ def test_a_task_without_goal_keeps_its_rewards_and_ends():
     assert store.desired.shape == (41, 0)
     slots = store.slot(np.arange(store.size))
     assert store.died[slots].tolist() == [e.terminated and t == len(e.action) - 1 for e, t in kept.steps]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_memory_of_one_store_says_what_that_store_says_beside_others(count):
+    """What it spares itself changes nothing, not even what is drawn; 40 episodes go round the ring."""
+    task, capacity = walk_task(), 45
+    memories = Memory(task, capacity), Memory(task, capacity, 3)
+    for memory in memories:
+        fill(EpisodeStore(task, capacity, memory), 5, count)
+    fill(EpisodeStore(task, capacity, memories[1], 1), 6, 9)
+    zeros = np.zeros(500, np.int64)
+    rngs = [np.random.default_rng(1) for _ in memories]
+    drawn = [memory.draw(rng, zeros) for memory, rng in zip(memories, rngs, strict=True)]
+    assert rngs[0].bit_generator.state == rngs[1].bit_generator.state
+    slots = [memory.slot(zeros, index) for memory, index in zip(memories, drawn, strict=True)]
+    rows = [memory.rows(zeros, index) for memory, index in zip(memories, drawn, strict=True)]
+    steps = rows[0].left + 1
+    later = [memory.later(at, zeros, steps) for memory, at in zip(memories, slots, strict=True)]
+    for a, b in (drawn, slots, later, *zip(*[(r.index, r.past, r.left) for r in rows], strict=True)):
+        np.testing.assert_array_equal(a, b)
+    assert len(np.unique(drawn[0])) == memories[0].size[0]

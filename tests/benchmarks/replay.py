@@ -1,22 +1,26 @@
-"""Milliseconds per `sample(256)` with future goals: our Replay beside stable-baselines3's HerReplayBuffer.
+"""Milliseconds per `sample(256)` with future goals: our Replay beside SB3's and tianshou's HerReplayBuffer.
 
-    python -m tests.benchmarks.replay
+    python -m tests.benchmarks.replay [--sizes 100_000 1_000_000] [--batches 1 2 4 8 16]
 
-Both hold the same transitions in the sizes of FetchPush, relabel four of five of them, and are timed in alternating
-rounds of one process, so that whatever else the machine does hits both. Stable-baselines3's buffer is filled by its
-own `add`, one environment, one step at a time.
+All hold the same transitions in the sizes of FetchPush, relabel four of five of them, and are timed in alternating
+rounds of one process, so that whatever else the machine does hits all. SB3's buffer is filled by its own `add`, one
+environment, one step at a time; tianshou's takes over a plain buffer of all. Tianshou rewrites whole episodes and hands
+out NumPy, the others tensors. `--batches` K: what a batch of ours costs if one call draws K of them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+import tyro
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -106,41 +110,95 @@ def theirs(data: list[Episode], workers: int = 1) -> HerReplayBuffer:
     return buffer
 
 
-def race(replay: Replay, buffer: HerReplayBuffer, rounds: int, calls: int) -> np.ndarray:
-    """ms per sample, (rounds, 2): ours, theirs. One round is `calls` samples of each, ours first and last by turns."""
-    rng = np.random.default_rng(1)
-    np.random.seed(1)  # noqa: NPY002 - stable-baselines3 draws from the global generator
-    draws: tuple[Callable[[], Any], ...] = (lambda: replay.sample(rng, BATCH), lambda: buffer.sample(BATCH))
-    for draw in draws:
+def tianshous(data: list[Episode]) -> Any:
+    """Tianshou's buffer, exactly full of `data`."""
+    from tianshou.data import Batch, HERReplayBuffer, ReplayBuffer
+
+    observation, action, desired, reward = map(np.stack, list(zip(*data, strict=True))[:4])
+    before, after = (
+        Batch(observation=flat(o), achieved_goal=flat(o[..., 3:6]), desired_goal=flat(desired))
+        for o in (observation[:, :-1], observation[:, 1:])
+    )
+    count = len(data) * STEPS
+    end, never = np.arange(count) % STEPS == STEPS - 1, np.zeros(count, bool)
+    whole = ReplayBuffer.from_data(before, flat(action), flat(reward), never, end, end, after)
+    buffer = HERReplayBuffer(count, partial(cost_outside, RADIUS), STEPS, future_k=5.0)  # 1 - 1 / 5 are relabelled
+    buffer.update(whole)
+    return buffer
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+    """(E, T, ...) -> (E * T, ...), a copy"""
+    return np.ascontiguousarray(x).reshape(-1, *x.shape[2:])
+
+
+Draw = Callable[[], Any]
+
+
+def race(draws: Mapping[str, Draw], rounds: int, calls: int) -> np.ndarray:
+    """ms per call, (rounds, sides). One round is `calls` calls of each; who begins goes round."""
+    np.random.seed(1)  # noqa: NPY002 - stable-baselines3 and tianshou draw from the global generator
+    sides = list(draws.values())
+    for draw in sides:
         draw()
-    spent = np.zeros((rounds, 2))
+    spent = np.zeros((rounds, len(sides)))
     for i in range(rounds):
-        for k in (0, 1) if i % 2 == 0 else (1, 0):
+        for k in np.roll(range(len(sides)), -i):
             start = time.perf_counter()
             for _ in range(calls):
-                draws[k]()
+                sides[k]()
             spent[i, k] = (time.perf_counter() - start) * 1e3 / calls
     return spent
 
 
-def main(sizes: tuple[int, ...] = (100_000, 1_000_000), rounds: int = 15, calls: int = 100) -> None:
-    """Print one line per round, then the medians and the spread, for each number of stored transitions."""
+def spread(values: np.ndarray) -> str:
+    low, middle, high = np.percentile(values, (10, 50, 90))
+    return f"{middle:8.3f} ({low:.3f}-{high:.3f})"
+
+
+def drawing(replay: Replay, buffers: Mapping[str, Any]) -> dict[str, Draw]:
+    """A batch of ours, and one of each buffer."""
+    mine = partial(replay.sample, np.random.default_rng(1), BATCH)
+    return {"ours": mine} | {name: partial(buffer.sample, BATCH) for name, buffer in buffers.items()}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run it."""
+
+    sizes: tuple[int, ...] = (100_000, 1_000_000)
+    """transitions stored"""
+    rounds: int = 15
+    calls: int = 100
+    """of each side in a round"""
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """drawn in one call of ours"""
+
+
+def main(s: Settings) -> None:
     torch.set_num_threads(1)
-    for size in sizes:
+    known: dict[str, Callable[[list[Episode]], Any]] = {"sb3": theirs, "tianshou": tianshous}
+    if find_spec("tianshou") is None:
+        print("tianshou is not installed and left out: pip install -e '.[bench]'")
+        del known["tianshou"]
+    for size in s.sizes:
         start = time.perf_counter()
         data = episodes(size // STEPS)
-        replay, buffer = ours(data), theirs(data)
+        replay = ours(data)
+        draws = drawing(replay, {name: make(data) for name, make in known.items()})
         print(f"{size:,} transitions (filled in {time.perf_counter() - start:.0f} s), batch {BATCH}")
-        spent = race(replay, buffer, rounds, calls)
-        ratio = spent[:, 1] / spent[:, 0]
-        print("round    ours     sb3   ratio     ms per sample")
-        for i, (mine, other) in enumerate(spent):
-            print(f"{i:5d} {mine:7.3f} {other:7.3f} {ratio[i]:7.2f}")
-        middle = np.median(spent, 0)
-        print(f"median {middle[0]:6.3f} {middle[1]:7.3f} {np.median(ratio):7.2f}")
-        low, high = np.quantile(ratio, [0.25, 0.75])
-        print(f"ratio: half of the rounds in {low:.2f}..{high:.2f}, all in {ratio.min():.2f}..{ratio.max():.2f}\n")
+        spent = race(draws, s.rounds, s.calls)
+        print(f"{s.rounds} rounds: median (10th-90th percentile)   ms per sample, times ours")
+        for k, name in enumerate(draws):
+            print(f"  {name:10}{spread(spent[:, k])}  {spread(spent[:, k] / spent[:, 0])}")
+        rng = np.random.default_rng(2)
+        several = {str(k): partial(replay.sample, rng, BATCH * k) for k in s.batches}
+        spent = race(several, s.rounds, s.calls) / np.array(s.batches)
+        print("batches of ours in a call   ms per batch, times the first")
+        for k, name in enumerate(several):
+            print(f"  {name:10}{spread(spent[:, k])}  {spread(spent[:, k] / spent[:, 0])}")
+        print(flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Settings))
