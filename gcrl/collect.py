@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gcrl.at_once import at_once, cores
 from gcrl.relay import Relay
 from gcrl.run import RunError
 from relabel.batch import State
@@ -29,6 +31,8 @@ class Lane:
     def __init__(self, task: Task, render_mode: str | None = None) -> None:
         self.task, self.env = task, task.make(render_mode=render_mode)
         self.seed = 0
+        self.unlocked = all(hasattr(self.env.unwrapped, part) for part in ("begin", "advance", "observe"))
+        """does a step let other threads run while it lasts, as that of tasks.fetch.Fetch does"""
 
     def reset(self, seed: int) -> None:
         """Begin the episode of this seed."""
@@ -103,14 +107,29 @@ def seen(lanes: Sequence[Lane], task: NDArray[np.int64], device: torch.device | 
     return State(*(torch.from_numpy(x).to(device) for x in (obs, goal, task)))
 
 
+def step(lanes: Sequence[Lane], actions: Iterable[Vector], threads: int | None = None) -> list[bool]:
+    """Act, each (A,), in each lane: is its episode over? The same to the bit for any number of threads (None: cores).
+
+    Lanes that hold the interpreter's lock for all of a step go one after the other.
+    """
+    calls = [partial(lane.step, action) for lane, action in zip(lanes, actions, strict=True)]
+    threads = cores() if threads is None else threads
+    if min(threads, len(calls)) < 2 or not all(lane.unlocked for lane in lanes):
+        return [call() for call in calls]
+    return at_once(calls, threads)
+
+
 class Collector:
     """Lanes that start their next episode as soon as one ends, each with the next task in turn.
 
     With `relay` the policy may pursue an easier task first; what is stored is the episode of the own task all the same.
+    `threads` (None: as many as there are cores) change nothing but the time that a step takes.
     """
 
-    def __init__(self, tasks: Sequence[Task], lanes: int, seed: int, relay: bool = False) -> None:
-        self.tasks, self.seed = tasks, seed
+    def __init__(
+        self, tasks: Sequence[Task], lanes: int, seed: int, relay: bool = False, threads: int | None = None
+    ) -> None:
+        self.tasks, self.seed, self.threads = tasks, seed, threads
         self.task = np.zeros(lanes, np.int64)
         """(lanes,) whose episode each lane plays"""
         self.relay = Relay(tasks, lanes) if relay else None
@@ -134,8 +153,7 @@ class Collector:
     def step(self, actions: Vector) -> list[tuple[int, Episode]]:
         """One step in every lane, actions (lanes, A); the episodes that ended with it, each with its task's index."""
         finished = []
-        for i, (lane, action) in enumerate(zip(self.lanes, actions, strict=True)):
-            over = lane.step(action)
+        for i, (lane, over) in enumerate(zip(self.lanes, step(self.lanes, actions, self.threads), strict=True)):
             if self.relay is not None:
                 self.relay.advance(i, int(self.task[i]), lane.observation[-1], len(lane.action))
             if over:
