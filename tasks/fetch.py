@@ -59,6 +59,11 @@ Seen in 10,000 such steps of full actions: 0.21, 0.02, 0.40, 0.21.
 """
 
 
+MODELS: dict[str, tuple[Any, Any]] = {}
+"""By file. Environments share them, for who steps many in turn then finds them in the cache; nobody writes in them."""
+FAR, NEAR, YES, NO = -np.float32(1), -np.float32(0), np.float32(1), np.float32(0)
+
+
 class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
     """The stock environment with a step of our own.
 
@@ -72,9 +77,11 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         if mujoco.get_mjcb_time() is None:  # the binding's own clock, for profilers: 5 % of a step
             mujoco.set_mjcb_time(None)
-        self.mujoco, self.stock, self.model = mujoco, stock, lighter(stock.model)
-        self.usual = lighter(stock.model, APART + APART_IN_POSTURE)
-        """the model for a step that begins well inside of POSTURE"""
+        if stock.fullpath not in MODELS:
+            MODELS[stock.fullpath] = lighter(stock.model), lighter(stock.model, APART + APART_IN_POSTURE)
+        self.mujoco, self.stock = mujoco, stock
+        self.model, self.usual = MODELS[stock.fullpath]
+        """for any step, and for one that begins well inside of POSTURE"""
         self.data = mujoco.MjData(self.model)
         self.everything = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self.state = np.zeros(mujoco.mj_stateSize(self.model, self.everything))
@@ -151,11 +158,11 @@ class Fetch(gymnasium.Env[Observation, NDArray[np.float32]]):
     def judge(self, obs: Floats) -> Outcome:
         """What is said of a step that led to obs (O,)."""
         achieved = (self.object_pos if self.has_object else self.grip_pos).copy()
-        x, y, z = (a - d for a, d in zip(achieved.tolist(), self.goal.tolist(), strict=True))
+        x, y, z = (achieved - self.goal).tolist()
         distance = math.sqrt(x * x + y * y + z * z)  # the order in which NumPy adds three numbers
-        info = {"is_success": np.float32(distance < self.radius)}
+        info = {"is_success": YES if distance < self.radius else NO}
         seen = {"observation": obs, "achieved_goal": achieved, "desired_goal": self.goal.copy()}
-        return seen, -np.float32(distance > self.radius), False, False, info
+        return seen, FAR if distance > self.radius else NEAR, False, False, info
 
     def vector(self) -> Floats:
         """The observation vector (10,) without and (25,) with an object: metres, radians, and both per step."""
