@@ -60,16 +60,16 @@ def at_once(calls: Sequence[Callable[[], T]], threads: int) -> list[T]:
             except BaseException as error:
                 errors[i] = error
 
-    def help_out() -> None:
+    def join_in() -> None:
         take()
         ended.put(None)
 
-    helpers = min(threads, len(calls)) - 1
-    CREW.hire(helpers)
-    for _ in range(helpers):
-        CREW.work.put(help_out)
+    others = min(threads, len(calls)) - 1
+    CREW.hire(others)
+    for _ in range(others):
+        CREW.work.put(join_in)
     take()
-    for _ in range(helpers):
+    for _ in range(others):
         ended.get()
     if errors:
         raise errors[min(errors)]

@@ -281,6 +281,17 @@ def test_the_model_is_the_stock_one_but_for_what_may_touch(name, usual, envs):
     assert (touch(ours, "geom") == geoms)[different].all()
 
 
+def test_environments_of_one_file_share_models_and_drawing_writes_in_none(envs):
+    one, other = envs["fetch-reach"], BY_NAME["fetch-reach"].make()
+    assert (one.model, one.usual) == (other.model, other.usual) and one.data is not other.data
+    before = [model.site_pos.copy() for model in (one.model, one.usual)]
+    other.reset(seed=1)
+    other.stock._render_callback()  # it moves the drawn target
+    assert all((a == b.site_pos).all() for a, b in zip(before, (one.model, one.usual), strict=True))
+    assert one.model is not envs["fetch-push"].model
+    other.close()
+
+
 def test_what_came_before_does_not_matter(envs):
     """The same bytes from a used environment, a fresh one, in a fresh process and with every frame drawn."""
     used = {name: digest(env) for name, env in envs.items()}
@@ -315,7 +326,7 @@ def test_what_came_before_does_not_matter(envs):
         assert drawn == f"{digest(envs['fetch-pick-and-place'], (4,))} (480, 480, 3) uint8 True"
 
 
-@pytest.mark.parametrize(("name", "floor"), [("fetch-reach", 1.6), ("fetch-pick-and-place", 1.3)])
+@pytest.mark.parametrize(("name", "floor"), [("fetch-reach", 1.75), ("fetch-pick-and-place", 1.5)])
 def test_faster_than_stock(name, floor, envs):
     sides = {"ours": envs[name], "stock": stock(BY_NAME[name])}
     best = dict.fromkeys(sides, np.inf)
