@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gcrl.at_once import at_once, cores
 from gcrl.relay import Relay
 from gcrl.run import RunError
 from relabel.batch import State
@@ -16,6 +19,11 @@ from tasks.task import Episode, SimulatorError, Task
 
 Vector = NDArray[np.float32]
 LARGEST = float(np.finfo(np.float32).max)
+
+
+def finite(x: NDArray[Any]) -> bool:
+    """Are all of x (n,)?"""
+    return math.isfinite(x.dot(x)) or bool(np.isfinite(x).all())  # the first is faster, and too strict for large ones
 
 
 def episode_seed(*path: int) -> int:
@@ -29,6 +37,8 @@ class Lane:
     def __init__(self, task: Task, render_mode: str | None = None) -> None:
         self.task, self.env = task, task.make(render_mode=render_mode)
         self.seed = 0
+        self.unlocked = all(hasattr(self.env.unwrapped, part) for part in ("begin", "advance", "observe"))
+        """does a step let other threads run while it lasts, as that of tasks.fetch.Fetch does"""
 
     def reset(self, seed: int) -> None:
         """Begin the episode of this seed."""
@@ -42,7 +52,7 @@ class Lane:
 
     def step(self, action: Vector) -> bool:
         """Act (A,); is the episode over? Raises SimulatorError where the simulator breaks its contract."""
-        if not np.isfinite(action).all():
+        if not finite(action):
             raise RunError("the policy has diverged, an action of it is not finite: train anew with a lower --lr")
         self.action.append(np.array(action, np.float32))  # a copy: the caller may use its array again
         raw, reward, terminated, truncated, _ = self._ask(self.env.step, action.copy())  # some scribble in it
@@ -84,7 +94,7 @@ class Lane:
         for name, x, n in (("an observation", observation, self.task.obs_dim), ("a goal", desired, self.task.goal_dim)):
             if x.shape != (n,):
                 raise SimulatorError(self._where(f"{name} of shape {x.shape}, not ({n},)"))
-            if not np.isfinite(x).all():
+            if not finite(x):
                 at = int(np.argmin(np.isfinite(x)))
                 raise SimulatorError(self._where(f"{name} whose number {at} is not finite, {x[at]}"))
         self.observation.append(observation)
@@ -103,15 +113,30 @@ def seen(lanes: Sequence[Lane], task: NDArray[np.int64], device: torch.device | 
     return State(*(torch.from_numpy(x).to(device) for x in (obs, goal, task)))
 
 
+def step(lanes: Sequence[Lane], actions: Iterable[Vector], threads: int | None = None) -> list[bool]:
+    """Act, each (A,), in each lane: is its episode over? The same to the bit for any number of threads (None: cores).
+
+    Lanes that hold the interpreter's lock for all of a step go one after the other.
+    """
+    calls = [partial(lane.step, action) for lane, action in zip(lanes, actions, strict=True)]
+    threads = cores() if threads is None else threads
+    if min(threads, len(calls)) < 2 or not all(lane.unlocked for lane in lanes):
+        return [call() for call in calls]
+    return at_once(calls, threads)
+
+
 class Collector:
     """Lanes that start their next episode as soon as one ends, each with the next task in turn.
 
     With `relay` the next task is rather one that fails, and the policy may pursue an easier one first; what is stored
-    is the episode of the own task all the same.
+    is the episode of the own task all the same. `threads` (None: as many as there are cores) change nothing but the
+    time that a step takes.
     """
 
-    def __init__(self, tasks: Sequence[Task], lanes: int, seed: int, relay: bool = False) -> None:
-        self.tasks, self.seed = tasks, seed
+    def __init__(
+        self, tasks: Sequence[Task], lanes: int, seed: int, relay: bool = False, threads: int | None = None
+    ) -> None:
+        self.tasks, self.seed, self.threads = tasks, seed, threads
         self.task = np.zeros(lanes, np.int64)
         """(lanes,) whose episode each lane plays"""
         self.relay = Relay(tasks, lanes) if relay else None
@@ -135,8 +160,7 @@ class Collector:
     def step(self, actions: Vector) -> list[tuple[int, Episode]]:
         """One step in every lane, actions (lanes, A); the episodes that ended with it, each with its task's index."""
         finished = []
-        for i, (lane, action) in enumerate(zip(self.lanes, actions, strict=True)):
-            over = lane.step(action)
+        for i, (lane, over) in enumerate(zip(self.lanes, step(self.lanes, actions, self.threads), strict=True)):
             if self.relay is not None:
                 self.relay.advance(i, int(self.task[i]), lane.observation[-1], len(lane.action))
             if over:

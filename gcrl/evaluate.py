@@ -18,7 +18,7 @@ import tyro
 from gcrl import policy, video
 from gcrl.agents import Agent
 from gcrl.cli import guarded, parse
-from gcrl.collect import Lane, episode_seed, seen
+from gcrl.collect import Lane, episode_seed, seen, step
 from gcrl.run import RunError
 from tasks import InputError, SimulatorError, Task
 
@@ -105,15 +105,14 @@ class Evaluator:
         lanes = self.lanes[: len(seeds)]
         for lane, seed in zip(lanes, seeds, strict=True):
             lane.reset(seed)
-        running, carry = [True] * len(lanes), None
-        while any(running):
+        running, carry = list(range(len(lanes))), None
+        while running:
             # Finished lanes keep their row, so that a policy's carry keeps its shape.
             action, carry = agent.act(seen(lanes, np.full(len(lanes), self.k), device), carry)
-            for i, (lane, a) in enumerate(zip(lanes, action.cpu().numpy(), strict=True)):
-                if running[i]:
-                    running[i] = not lane.step(a)
-                    if self.filmed and i == 0:
-                        self.frames.append(lane.env.render())
+            over = step([lanes[i] for i in running], action.cpu().numpy()[running])
+            if self.filmed and running[0] == 0:
+                self.frames.append(lanes[0].env.render())
+            running = [i for i, ended in zip(running, over, strict=True) if not ended]
         self.filmed = max(0, self.filmed - 1)
         return [self._outcome(lane) for lane in lanes]
 

@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 
 import gymnasium as _gymnasium
 
-from tasks import fetch, hand, kitchen, maze, metaworld, table
+from tasks import approach, fetch, hand, kitchen, maze, metaworld, table
 from tasks.gymnasium import task_of
 from tasks.task import Episode, InputError, SimulatorError, Task
 
 __all__ = ["TASKS", "Episode", "InputError", "SimulatorError", "Task", "find", "get"]
 
-FAMILIES = (fetch, table, maze, hand, kitchen, metaworld)
+FAMILIES = (fetch, approach, table, maze, hand, kitchen, metaworld)
 TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
 SETS: dict[str, list[str]] = {**metaworld.SETS}
 """Names that stand for several tasks."""

@@ -29,8 +29,6 @@ AROUND = 0.03
 
 From outside, closed fingers come to 0.0385 at its sides and to 0.041 on top.
 """
-BESIDE = 0.06
-"""Metres from the block to the gripper that stands ready to push it: they nearly touch."""
 OVER = 0.1
 """Metres from the block up to the gripper that hovers."""
 
@@ -124,12 +122,6 @@ def under_gripper(depth: float, env: Table, obs: Floats) -> Floats:
     return np.array([0.0, 0.0, -depth])
 
 
-def beside_gripper(env: Table, obs: Floats) -> Floats:
-    """To any side, level with it."""
-    angle = env.np_random.uniform(-math.pi, math.pi)
-    return BESIDE * np.array([math.cos(angle), math.sin(angle), 0.0])
-
-
 def at_goal(block: Floats, goal: Floats) -> Floats:
     return goal
 
@@ -218,14 +210,5 @@ TASKS: list[Task] = [
         description="pick up the block and take it to the target, on the table or over it",
         skill="lift",
         budget=200_000,
-    ),
-    aimed(
-        "FetchPush-v4",
-        Aim(BLOCK_FROM_GRIPPER, beside_gripper, at_gripper, 0.025, ALONG()),
-        scene="fetch-push",
-        horizon=25,
-        name="fetch-push-beside",
-        description="bring the closed fingers to a given side of the block",
-        budget=2_000,
     ),
 ]

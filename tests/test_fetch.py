@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tasks.fetch import APART, TASKS, euler
+from tasks.fetch import APART, APART_IN_POSTURE, POSTURE, SWEEP, TASKS, euler
 from tasks.simulator import register_robotics, require_mujoco
 from tasks.task import InputError
 
@@ -107,7 +107,17 @@ def test_every_bit_is_the_stock_one_when_the_arm_is_forced(name, envs):
     """Full actions, held long, drive the arm to its limits and into itself. Joints stay in the boxes of the proof."""
     import mujoco
 
-    ours, theirs = envs[name], stock(BY_NAME[name])
+    ours, theirs = BY_NAME[name].make(), stock(BY_NAME[name])
+    swept, in_posture = np.zeros(len(POSTURE)), []
+
+    def advance():
+        start = ours.posture.copy()
+        in_posture.append(ours.in_posture())
+        for _ in range(ours.substeps):
+            mujoco.mj_step(ours.usual if in_posture[-1] else ours.model, ours.data)
+            np.maximum(swept, abs(ours.posture - start) * in_posture[-1], out=swept)
+
+    ours.advance = advance
     model, data = theirs.unwrapped.model, theirs.unwrapped.data
     state = mujoco.mjtState.mjSTATE_INTEGRATION
     states = np.zeros((2, mujoco.mj_stateSize(model, state)))
@@ -128,15 +138,22 @@ def test_every_bit_is_the_stock_one_when_the_arm_is_forced(name, envs):
             angle = data.qpos[model.jnt_qposadr]
             assert ((low <= angle) & (angle <= high)).all()
             touching |= {frozenset(model.geom_bodyid[pair]) for pair in data.contact.geom}
-    theirs.close()
+    theirs.close(), ours.close()
+    assert (swept < SWEEP).all() and 0.02 < np.mean(in_posture) < 0.98, (swept, np.mean(in_posture))
     assert not touching & {frozenset(model.body(body).id for body in pair) for pair in APART}
     assert len(touching) > 5
 
 
-def boxes(model, qpos):
-    """Lowest and highest position (J, 2) of every joint in the proof, infinite where any will do; qpos: at reset."""
+def boxes(model, qpos, held=None):
+    """Lowest and highest position (J, 2) of every joint in the proof, infinite where any will do; qpos: at reset.
+
+    held: name -> (low, high), of joints that do not leave these.
+    """
     rows = []
     for j, (low, high) in enumerate(model.jnt_range):
+        if model.joint(j).name in (held or {}):
+            rows.append(held[model.joint(j).name])
+            continue
         start = qpos[model.jnt_qposadr[j]]
         if model.jnt_type[j] == 2:  # a slide starts below its range or has none
             low, high = (low, high) if model.jnt_limited[j] else (start, start)
@@ -166,7 +183,7 @@ def ancestors(model, body):
     return {body} | (ancestors(model, int(model.body_parentid[body])) if body else set())
 
 
-def proved_apart(model, qpos, first, second, most=60_000):
+def proved_apart(model, qpos, first, second, held=None, most=60_000):
     """Do two bodies stay apart for all positions of the joints between them, in their boxes?
 
     At the centre of a box of joint positions there must be a plane between the two convex bodies, with more room than
@@ -192,7 +209,7 @@ def proved_apart(model, qpos, first, second, most=60_000):
         mujoco.mju_quat2Mat(turn, model.geom_quat[geom])
         reach |= levers(model, geom, solid @ turn.reshape(3, 3).T + model.geom_pos[geom], shared)
     joints, reach = list(reach), np.array(list(reach.values()))
-    box = np.clip(boxes(model, qpos)[joints], -np.pi, np.pi)
+    box = np.clip(boxes(model, qpos, held)[joints], -np.pi, np.pi)
     room = model.geom_margin[pair].sum() + model.geom_gap[pair].sum() + CERTAIN
     todo = [(box.mean(1), (box[:, 1] - box[:, 0]) / 2, np.zeros(3))]
     closest = np.zeros(6)
@@ -226,19 +243,24 @@ def test_bodies_that_are_left_out_never_touch(envs):
         model, qpos = env.stock.model, env.data.qpos.copy()
         robot = [b for b in range(model.nbody) if model.body(b).name.startswith("robot0:")]
         parts = model.body_pos[robot[1:]], model.jnt_range[:13], model.jnt_limited[:13], model.mesh_vert
+        assert [model.joint(joint).qposadr[0] for joint in POSTURE] == list(range(4, 8))
+        assert np.shares_memory(env.posture, env.data.qpos[4:8]) and env.posture.size == 4
         known = set(robots)
         robots.add(tuple(part.tobytes() for part in parts))
         for pair in APART:
             if "table0" in pair or not known:
                 assert proved_apart(model, qpos, *pair), pair
+        for pair in APART_IN_POSTURE if not known else ():
+            assert proved_apart(model, qpos, *pair, POSTURE), pair
     assert len(robots) == 1, "the robot, unlike its place and its table, is the same in all tasks"
     for first, second in (("wrist_roll", "forearm_roll"), ("shoulder_lift", "torso_lift")):  # close, and they do touch
         assert not proved_apart(model, qpos, f"robot0:{first}_link", f"robot0:{second}_link", most=1_000)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_the_model_is_the_stock_one_but_for_what_may_touch(name, envs):
-    ours, theirs = envs[name].model, envs[name].stock.model
+@pytest.mark.parametrize("usual", [False, True])
+def test_the_model_is_the_stock_one_but_for_what_may_touch(name, usual, envs):
+    ours, theirs = envs[name].usual if usual else envs[name].model, envs[name].stock.model
     for field in dir(theirs):
         value = getattr(theirs, field)
         if isinstance(value, np.ndarray) and not field.endswith(("contype", "conaffinity")):
@@ -249,7 +271,7 @@ def test_the_model_is_the_stock_one_but_for_what_may_touch(name, envs):
         return ((by & with_) | (by & with_).T) != 0
 
     bodies, geoms = touch(theirs, "body"), touch(theirs, "geom")
-    for pair in APART:
+    for pair in APART + APART_IN_POSTURE * usual:
         a, b = (theirs.body(body).id for body in pair)
         on_a, on_b = theirs.geom_bodyid == a, theirs.geom_bodyid == b
         bodies[a, b] = bodies[b, a] = False
@@ -257,6 +279,17 @@ def test_the_model_is_the_stock_one_but_for_what_may_touch(name, envs):
     different = theirs.geom_bodyid[:, None] != theirs.geom_bodyid
     assert (touch(ours, "body") == bodies)[~np.eye(len(bodies), dtype=bool)].all()
     assert (touch(ours, "geom") == geoms)[different].all()
+
+
+def test_environments_of_one_file_share_models_and_drawing_writes_in_none(envs):
+    one, other = envs["fetch-reach"], BY_NAME["fetch-reach"].make()
+    assert (one.model, one.usual) == (other.model, other.usual) and one.data is not other.data
+    before = [model.site_pos.copy() for model in (one.model, one.usual)]
+    other.reset(seed=1)
+    other.stock._render_callback()  # it moves the drawn target
+    assert all((a == b.site_pos).all() for a, b in zip(before, (one.model, one.usual), strict=True))
+    assert one.model is not envs["fetch-push"].model
+    other.close()
 
 
 def test_what_came_before_does_not_matter(envs):
@@ -293,7 +326,7 @@ def test_what_came_before_does_not_matter(envs):
         assert drawn == f"{digest(envs['fetch-pick-and-place'], (4,))} (480, 480, 3) uint8 True"
 
 
-@pytest.mark.parametrize(("name", "floor"), [("fetch-reach", 1.6), ("fetch-pick-and-place", 1.3)])
+@pytest.mark.parametrize(("name", "floor"), [("fetch-reach", 1.75), ("fetch-pick-and-place", 1.5)])
 def test_faster_than_stock(name, floor, envs):
     sides = {"ours": envs[name], "stock": stock(BY_NAME[name])}
     best = dict.fromkeys(sides, np.inf)
