@@ -1,4 +1,4 @@
-"""Calls made at once, in threads: for simulators that let go of the interpreter's lock while they work."""
+"""Calls made at once, or beside others, in threads: for what lets go of the interpreter's lock while it works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 Work = Callable[[], None]
@@ -74,3 +74,24 @@ def at_once(calls: Sequence[Callable[[], T]], threads: int) -> list[T]:
     if errors:
         raise errors[min(errors)]
     return [results[i] for i in range(len(calls))]
+
+
+def aside(call: Callable[[], T]) -> Callable[[], T]:
+    """Begin the call in a thread of its own; what is answered waits for its end, and returns or raises what it did."""
+    ended: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            ended.put((call(), None))
+        except BaseException as error:
+            ended.put((None, error))
+
+    def wait() -> T:
+        result, error = ended.get()
+        if error is not None:
+            raise error
+        return cast(T, result)
+
+    CREW.hire(1)
+    CREW.work.put(work)
+    return wait

@@ -22,6 +22,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "dropout": (0, 0.99),
     "random": (0, 1),
     "reflect": (0, 1),
+    "moved": (0, 1),
+    "reset_every": (0, math.inf),
     "balance": (0, 1),
     "reward_scale": (1e-6, 1e6),
     "alpha": (1e-6, math.inf),  # its logarithm is learned

@@ -53,6 +53,8 @@ class Settings(Generic[A]):
     """relative: where a scene is the same everywhere, the policy sees how far the goal is and no places; or absolute"""
     reflect: float = 0.5
     """share of the rows that are seen in the mirror, where the scene is its own mirror image"""
+    moved: float = 0.0
+    """share of the rows that come from episodes which moved what their goals are about, as far as there are any"""
     agent: str = DEFAULT_AGENT
     """ddpg, td3 or sac"""
     algorithm: A = dataclasses.field(default=cast(A, None))

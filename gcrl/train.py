@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gcrl import checkpoint, machine, policy, run
 from gcrl.agents.agent import load_optimizer_state, optimizer_state
+from gcrl.at_once import aside, cores
 from gcrl.checkpoint import Checkpoint
 from gcrl.cli import guarded
 from gcrl.collect import Collector
@@ -31,6 +33,7 @@ from relabel.replay import Replay
 from relabel.store import slots_for
 from tasks import Episode, InputError, SimulatorError
 
+T = TypeVar("T")
 RECENT = 20  # training episodes over which success is averaged
 
 
@@ -58,26 +61,33 @@ class Training:
             s.balance,
             s.reward_scale,
             s.reflect,
+            s.moved,
         )
-        self.collector = Collector(plan.tasks, s.lanes, s.seed, s.explore == "relay")
+        spare = cores() - s.threads
+        self.collector = Collector(plan.tasks, s.lanes, s.seed, s.explore == "relay", max(1, spare))
+        self.begun = aside if spare > 0 else _later  # a step of the lanes, begun beside the updates or after them
         self.steps = self.updates = self.episodes = 0
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.metrics: dict[str, Tensor] = {}
 
     def step(self) -> None:
-        """One step in every lane, and the updates that are due for it."""
+        """One step in every lane and the updates that are due for it, side by side if there is a core to spare.
+
+        The updates do not see the episodes that end with the step, so that it is the same run wherever it runs.
+        """
         s = self.plan.settings
         if self.steps < s.warmup * len(self.plan.tasks):
             actions = self.rng.uniform(-1, 1, (s.lanes, self.plan.tasks[0].action_dim)).astype(np.float32)
         else:
             actions = self.agent.act(self.collector.state(self.plan.device), explore=True)[0].cpu().numpy()
-        for k, episode in self.collector.step(actions):
-            self.keep(k, episode)
+        episodes = self.begun(partial(self.collector.step, actions))
         before, self.steps = self.steps, self.steps + s.lanes
         if len(self.replay):
             for _ in range(int(self.steps * s.utd) - int(before * s.utd)):
                 self.metrics |= self.agent.update(self.agent.draw(self.replay, self.rng))
                 self.updates += 1
+        for k, episode in episodes():
+            self.keep(k, episode)
 
     def keep(self, k: int, episode: Episode) -> None:
         """Take a finished episode of task k into the replay and the normaliser."""
@@ -233,6 +243,10 @@ def evaluate(evaluators: Sequence[Evaluator], training: Training) -> dict[str, R
     """The policy as it stands, task by task."""
     episodes, device = training.plan.settings.eval_episodes, training.plan.device
     return every(evaluators, training.agent, episodes, device=device)
+
+
+def _later(call: Callable[[], T]) -> Callable[[], T]:
+    return call
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -37,6 +37,7 @@ class Replay:
     `relabel` chooses the goals, `sharing` whose data a task learns from; `gamma` is the discount of one step, `n_step`
     how many steps a transition spans; `balance` the share of a task's rows that shall show reward (0: as it comes);
     `scale` multiplies each task's reward; `reflect` is the share of the rows that are seen in their task's mirror.
+    `moved` of the rows are drawn up to five times, until they come from an episode that moved what its goals are about.
     `capacity` counts the observations of each store. Tasks share the layout of observation, action and goal
     (`tasks.layout.together`).
     """
@@ -53,6 +54,7 @@ class Replay:
         balance: float = 0.0,
         scale: Sequence[float] = (),
         reflect: float = 0.0,
+        moved: float = 0.0,
     ) -> None:
         if len({(t.obs_dim, t.action_dim, t.goal_dim) for t in tasks}) != 1:
             raise InputError("tasks of one replay must share the sizes of observation, action and goal")
@@ -68,7 +70,7 @@ class Replay:
         self.flow = np.zeros((2, len(tasks), len(tasks)), np.int64)
         """rows that were drawn, and of these the ones that show reward: (receiver, source)"""
         self.merits = Merits(self.tasks, self.memory) if sharing.name == "hindsight" and len(tasks) > 1 else None
-        self.mirrors, self.reflect = Mirrors(self.tasks), reflect
+        self.mirrors, self.reflect, self.moved = Mirrors(self.tasks), reflect, moved
         self._check()
 
     def _check(self) -> None:
@@ -230,6 +232,12 @@ class Replay:
         memory = self.memory
         index = memory.draw(rng, source)
         at = memory.slot(source, index)
+        if self.moved:
+            again = rng.random(len(at)) < self.moved
+            for _ in range(BLOCKS):
+                again &= ~memory.moved.take(at)
+                index[again] = memory.draw(rng, source[again])
+                at = memory.slot(source, index)
         rows = memory.rows(source, index, at)
         chosen = self.relabel(rng, rows)
         wanted = chosen < 0  # ~j: the goal desired in transition j

@@ -53,6 +53,8 @@ class Memory:
         # One row a slot, so that a batch costs one gather; what has a name in a store is a view of it.
         self.table = np.zeros((stores * capacity, ends[-1]), np.float32)
         self.place = np.zeros((stores * capacity, 2), np.int64)  # steps of the episode before and after
+        self.moved = np.zeros(stores * capacity, bool)
+        """is the goal map elsewhere at the end of the episode than at its start"""
         self.slots = np.zeros(stores * capacity, np.int64)  # ring of transitions -> the store's ring of observations
         self.first, self.size = np.zeros((2, stores), np.int64)  # oldest transition, and how many there are
 
@@ -105,6 +107,7 @@ class EpisodeStore:
         self._memory = memory = Memory(task, capacity) if memory is None else memory
         mine = slice(k * capacity, (k + 1) * capacity)
         self._table, self._place, self._slot = memory.table[mine], memory.place[mine], memory.slots[mine]
+        self._moved = memory.moved[mine]
         self.observation, self.action, self.desired, reward, died = memory.split(self._table)
         self.reward = reward[:, 0]
         self.died = died[:, 0]
@@ -141,8 +144,9 @@ class EpisodeStore:
         self.terminated[steps] = False
         self.died[steps] = 0
         self.terminated[steps[-1]] = episode.terminated
-        achieved = self.task.goal_of(episode.observation[-1])
+        achieved, first = self.task.goal_of(episode.observation[-1]), self.task.goal_of(episode.observation[0])
         self.died[steps[-1]] = episode.terminated and not self.task.terminated(achieved, episode.desired[-1])
+        self._moved[steps] = self.task.reward is None or not self.task.success(achieved, first)
         self._place[steps, 0] = np.arange(length)
         self._place[steps, 1] = np.arange(length)[::-1]
         self._slot[(self._first + self.size + np.arange(length)) % self.capacity] = steps

@@ -260,6 +260,7 @@ _fetch = partial(
     reward=partial(cost_outside, 0.05),
     reward_range=(-1.0, 0.0),
     family="fetch",
+    n_step=3,
 )
 _moves_gripper = partial(
     _fetch,
@@ -285,7 +286,6 @@ TASKS: list[Task] = [
         description="push the block across the table to the target",
         scene="fetch-push",
         easier=("fetch-push-beside",),
-        n_step=3,
         budget=50_000,
     ),
     _moves_object(

@@ -152,6 +152,7 @@ def aimed(stock_id: str, aim: Aim, horizon: int = 50, **words: Any) -> Task:
         reward=partial(cost_outside, aim.radius),
         reward_range=(-1.0, 0.0),
         family="fetch",
+        n_step=3,
         places=PLACES,
         mirror=Mirror(MIRROR.obs, MIRROR.action, aim.flip),
         **words,

@@ -501,3 +501,28 @@ def test_every_agent_learns_to_reach(name, seed):
     before, after = learned(name, 1200, seed)
     assert before < 0.5
     assert after >= 0.95
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if has(name, ("reset_every",))])
+def test_networks_begin_anew_every_so_many_updates(name):
+    """Actor, critics and their optimizers; the normaliser and the temperature stay. Off by default."""
+    torch.manual_seed(0)
+    agent, b = AGENTS[name](SPEC, settings_of(name, reset_every=3)), batch(20)
+    agent.encode.observe(torch.randn(50, 4), torch.randn(50, 2))
+    seen = agent.encode.obs.mean.clone()
+    learned = []
+    for _ in range(3):
+        agent.update(b)
+        learned.append([p.detach().clone() for p in (*agent.actor.parameters(), *agent.critic.parameters())])
+    steps = [
+        float((after - before).norm() / before.norm())
+        for k in (1, 2)
+        for before, after in [[torch.cat([p.flatten() for p in learned[k + i]]) for i in (-1, 0)]]
+    ]
+    assert steps[0] < 0.3 < 0.7 < steps[1]
+    assert all(torch.equal(p, q) for p, q in zip(agent.critic.parameters(), agent.target.parameters(), strict=True))
+    assert not any(agent.optimizers[part].state for part in ("actor", "critic"))
+    assert torch.equal(agent.encode.obs.mean, seen)
+    agent.update(b)
+    assert {int(slot["step"]) for slot in agent.optimizers["critic"].state.values()} == {1}
+    assert settings_of(name).reset_every == 0

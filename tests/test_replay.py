@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from math import isclose
 
@@ -214,6 +215,31 @@ def test_sampling_is_uniform_over_the_transitions():
     number = {tuple(e.observation[t].tolist()): i for i, (e, t) in enumerate(kept.steps)}
     counts = np.bincount([number[tuple(obs)] for obs in batch.obs.tolist()], minlength=len(number))
     assert fits(counts, np.full(len(number), 1 / len(number)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_rows_of_episodes_that_moved_what_their_goals_are_about(share):
+    """One in four did. A row that shall be of these is drawn up to five times; the goals have no say in it."""
+    task = TASKS["never ends"]
+    task = dataclasses.replace(task, success=same_place)
+    replay = Replay([task], 2000, future, GAMMA, moved=share)
+    for number in range(40):
+        observation = np.zeros((6, 3), np.float32)
+        observation[:, 1], observation[:, 2] = number, np.arange(6)
+        observation[:, 0] = np.arange(6) if number % 4 == 0 else [0, 1, 2, 2, 1, 0]  # there and back is no move
+        replay.add(
+            0,
+            Episode(
+                observation, np.zeros((5, 2), np.float32), np.zeros((5, 3), np.float32), np.zeros(5, np.float32), False
+            ),
+        )
+    batch = replay.sample(np.random.default_rng(0), 4000)
+    moved = (batch.obs[:, 1] % 4 == 0).double().mean().item()
+    assert moved == pytest.approx((1 - share) * 0.25 + share * (1 - 0.75**5), abs=0.03)
+    again = Replay([task], 2000, future, GAMMA, moved=share)
+    again.load(replay.state())
+    for one, other in zip(batch, again.sample(np.random.default_rng(0), 4000), strict=True):
+        assert torch.equal(one, other)
 
 
 @every_task

@@ -28,7 +28,7 @@ class OffPolicySettings:
     """transitions in one update"""
     lr: float = 1e-3
     """learning rate of actor and critics"""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     """units of the hidden layers"""
     critics: int = 2
     """heads of the critic (REDQ: 10)"""
@@ -44,6 +44,8 @@ class OffPolicySettings:
     """critic updates for one actor update"""
     clip_target: bool = True
     """keep the critic's targets within what the task's rewards allow"""
+    reset_every: int = 0
+    """updates after which the networks begin anew from the replay (Nikishin et al. 2022, arXiv 2205.07802); 0: never"""
     weights: str = "conditioned"
     """how tasks share the networks: conditioned, heads, modular, experts or tied"""
     tie: float = 1e-3
@@ -105,7 +107,17 @@ class OffPolicy(Agent):
         if self.updates % self.settings.delay == 0:
             metrics |= self.improve(data)
         follow(self.pair[0], self.pair[1], self.settings.tau)
+        if self.settings.reset_every and self.updates % self.settings.reset_every == 0:
+            self.renew()
         return metrics
+
+    def renew(self) -> None:
+        """New weights for actor and critics, and their optimizers at their start; what was seen stays normalised."""
+        fresh = type(self)(self.spec, self.settings)  # type: ignore[call-arg]  # a subclass knows its actor
+        for name in ("actor", "critic", "target"):
+            getattr(self, name).load_state_dict(getattr(fresh, name).state_dict())
+        for name in ("actor", "critic"):
+            self.optimizers[name].state.clear()
 
     def improve(self, b: Batch) -> Metrics:
         """The actor's step."""
