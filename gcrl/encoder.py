@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relabel.batch import State
-from tasks.layout import picked
 from tasks.task import Task, identity
 
 
@@ -31,8 +31,8 @@ class Spec:
     """
     vectors: Tensor | None = None
     """(K, D) the sentence vectors of the tasks, for a task_id with language"""
-    goals: tuple[tuple[int, ...], ...] = ()
-    """(K, G) which numbers of the observation each task's goal is, -1 for a zero: then the policy sees how far it is"""
+    goal_of: tuple[Callable[[Any], Any], ...] = ()
+    """K maps from observation to achieved goal: if they are given, the policy sees how far the goal is"""
     places: tuple[int, ...] = ()
     """numbers of the observation that the policy does not see; only where it sees how far the goal is"""
 
@@ -54,10 +54,9 @@ class Spec:
         maps = [None if task_id == "goal" else identity(task.goal_of) for task in tasks]
         known = list(dict.fromkeys(maps))
         kinds = tuple(map(known.index, maps))
-        picks = [picked(task) for task in tasks] if relative else []
-        goals = tuple(tuple(pick.tolist()) for pick in picks if pick is not None)
+        goal_of = tuple(task.goal_of for task in tasks) if relative else ()
         places = first.places if relative else ()
-        return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goals, places)
+        return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goal_of, places)
 
 
 def value_bounds(reward_range: tuple[float, float], gamma: float) -> tuple[float, float]:
@@ -125,7 +124,7 @@ class Encoder(nn.Module):
     vectors: Tensor
     """(K, D) the sentences that the policy is told"""
     seen: Tensor
-    picks: Tensor
+    map_of: Tensor
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -150,7 +149,10 @@ class Encoder(nn.Module):
             self.embedding = nn.Parameter(torch.randn(tasks, width))
         seen = [i for i in range(spec.obs_dim) if i not in spec.places]
         self.register_buffer("seen", torch.tensor(seen), persistent=False)
-        self.register_buffer("picks", torch.tensor(spec.goals or (), dtype=torch.int64), persistent=False)
+        known = {identity(goal_of): goal_of for goal_of in spec.goal_of}
+        self.maps = list(known.values())
+        own = [list(known).index(identity(goal_of)) for goal_of in spec.goal_of]
+        self.register_buffer("map_of", torch.tensor(own, dtype=torch.int64), persistent=False)
         inner = len(seen) + (spec.goal_dim if self.sees_goal else 0)
         self.dim = inner + width
         self.ident = slice(inner if width else len(seen), self.dim)
@@ -187,13 +189,14 @@ class Encoder(nn.Module):
         """The goal, or how far it is from what is achieved, in the units of its normaliser."""
         first, kind = self.goals[0], None if len(self.goals) == 1 else self.kind[state.task]
         scale = first.scale if kind is None else torch.stack([goal.scale for goal in self.goals])[kind]
-        if len(self.picks):
+        if self.maps:
             shift = self._achieved(state)
         else:
             shift = first.shift if kind is None else torch.stack([goal.shift for goal in self.goals])[kind]
         return ((state.goal - shift) * scale).clamp(-first.clip, first.clip)
 
     def _achieved(self, state: State) -> Tensor:
-        picks = self.picks if len(self.picks) == 1 else self.picks[state.task]  # (1 or B, G)
-        achieved = state.obs.gather(-1, picks.clamp(min=0).expand(len(state.obs), -1))
-        return torch.where(picks < 0, 0.0, achieved)
+        achieved: Tensor = self.maps[0](state.obs)
+        for i, goal_of in enumerate(self.maps[1:], 1):
+            achieved = torch.where((self.map_of[state.task] == i)[:, None], goal_of(state.obs), achieved)
+        return achieved

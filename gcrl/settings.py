@@ -22,7 +22,7 @@ from gcrl.limits import check_numbers
 from gcrl.surgery import SURGERIES
 from relabel import goals, share
 from tasks import InputError, Task
-from tasks.layout import picked, together
+from tasks.layout import together
 
 A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
@@ -213,9 +213,7 @@ def _with_easier(asked: Sequence[Task]) -> list[Task]:
 
 def _same_everywhere(chosen: Sequence[Task]) -> bool:
     """Does the policy need no places in any of the tasks."""
-    return bool(chosen[0].places) and all(
-        task.places == chosen[0].places and picked(task) is not None for task in chosen
-    )
+    return bool(chosen[0].places) and all(task.places == chosen[0].places for task in chosen)
 
 
 IDENTITIES = ("goal", *(f"{how}{goal}" for how in ("onehot", "embedding", "language") for goal in ("", "+goal")))

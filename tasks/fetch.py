@@ -293,6 +293,7 @@ TASKS: list[Task] = [
         make=partial(make, "FetchSlide-v4"),
         description="hit the puck so that it slides to the target, beyond the reach of the arm",
         scene="fetch-slide",
+        easier=("fetch-slide-beside",),
         budget=500_000,
     ),
     _moves_object(
@@ -300,6 +301,7 @@ TASKS: list[Task] = [
         make=partial(make, "FetchPickAndPlace-v4"),
         description="pick up the block and bring it to the target, on the table or in the air above it",
         scene="fetch-pick-and-place",
+        easier=("fetch-pick-and-place-around", "fetch-pick-and-place-grip"),
         budget=300_000,
     ),
 ]

@@ -79,7 +79,7 @@ def floor() -> Run:
 def ours(transitions: int, layer_norm: bool, draw: bool) -> Run:
     """Our SAC; without `draw` on one batch again and again."""
     from gcrl.agents import AGENTS
-    from gcrl.nets import Spec
+    from gcrl.encoder import Spec
     from relabel.goals import parse
     from relabel.replay import Replay
     from tasks.task import Episode, Task, cost_outside, part, within
@@ -188,6 +188,10 @@ RATIOS = [
 def serve(side: Side, threads: int, pipe: Connection) -> None:
     """For each n that comes, the seconds that n updates take: on the wall, and of all its cores. Ends with 0."""
     torch.set_num_threads(threads)
+    if side.name.startswith("ours"):  # each as its own training runs
+        from gcrl import machine
+
+        machine.prepare(threads)
     torch.manual_seed(0)
     run = side.make()
     pipe.send(None)
@@ -208,6 +212,7 @@ def race(chosen: list[Side], threads: int, rounds: int, updates: int) -> np.ndar
         mine, other = context.Pipe()
         worker = context.Process(target=serve, args=(side, threads, other), daemon=True)
         worker.start()
+        other.close()  # so that its death is the pipe's end, not a wait for ever
         mine.recv()
         pipes.append(mine)
         workers.append(worker)
