@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import tasks
+from gcrl.at_once import cores
 from gcrl.run import versions
 from gcrl.settings import command_line
 from tasks import InputError
@@ -32,6 +33,12 @@ def checks() -> Iterator[tuple[bool, str]]:
         if threads in (1, 2, 4, 8):
             chosen = " (the default)" if threads == settings.threads else ""
             yield True, f"a 256 x 256 x 256 product on {threads} thread(s): {_gflops(threads):.0f} GFLOP/s{chosen}"
+    spare = cores() - settings.threads
+    yield (
+        True,
+        f"training: products take {settings.threads} thread, as several stall where another job takes a core; "
+        + (f"the simulator steps on {spare} other core(s) meanwhile" if spare > 0 else "the simulator waits for them"),
+    )
     try:
         env = tasks.get("fetch-reach").make()
         env.reset(seed=0)

@@ -32,11 +32,11 @@ def fixed(k: int) -> list[Task]:
     return [dataclasses.replace(push, name=f"push-{i}", scene="s") for i in range(k)]
 
 
-def filled(chosen: list[Task], sharing: str) -> Replay:
+def filled(chosen: list[Task], sharing: str, transitions: int = FILLED) -> Replay:
     """A replay of noise, full."""
     chosen = list(together(chosen))
     task, rng = chosen[0], np.random.default_rng(0)
-    each = FILLED // len(chosen)
+    each = transitions // len(chosen)
     replay = Replay(chosen, slots_for(each, task), parse("future"), 0.98, sharing=Sharing(sharing))
     t = task.horizon
     episode = Episode(
