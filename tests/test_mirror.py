@@ -141,7 +141,7 @@ finger joints, which a spring holds, differ by 2.9 mm per step.
 """
 FREE[23:] = 4e-3
 TOUCH = 1e-3
-"""m: the median over single steps in which the gripper pushes the object. Seen: 0.5 mm, and 1.1 mm in the worst of 22."""
+"""m: the median of single steps in which the gripper pushes the object. Seen: 0.5 mm, and 1.1 mm in the worst of 22."""
 
 
 @functools.cache
