@@ -43,7 +43,7 @@ class Spec:
         task_id: str = "goal",
         vectors: Tensor | None = None,
         scale: Sequence[float] = (),
-        relative: bool = False,
+        places: tuple[int, ...] = (),
     ) -> Spec:
         first = tasks[0]
         factors = scale or [1.0] * len(tasks)
@@ -54,8 +54,7 @@ class Spec:
         maps = [None if task_id == "goal" else identity(task.goal_of) for task in tasks]
         known = list(dict.fromkeys(maps))
         kinds = tuple(map(known.index, maps))
-        goal_of = tuple(task.goal_of for task in tasks) if relative else ()
-        places = first.places if relative else ()
+        goal_of = tuple(task.goal_of for task in tasks) if places else ()
         return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goal_of, places)
 
 

@@ -24,7 +24,7 @@ def make(plan: Plan, vectors: Tensor | None = None) -> Agent:
         from gcrl.language import encode
 
         vectors = encode([task.description for task in plan.tasks], plan.settings.language_model)
-    spec = Spec.of(plan.tasks, plan.gamma, plan.task_id, vectors, plan.settings.reward_scale, plan.relative)
+    spec = Spec.of(plan.tasks, plan.gamma, plan.task_id, vectors, plan.settings.reward_scale, plan.places)
     return AGENTS[plan.settings.agent](spec, plan.settings.algorithm).to(plan.device)
 
 

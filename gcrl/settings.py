@@ -149,8 +149,8 @@ class Plan:
     n_step: int
     steps: int
     eval_every: int
-    relative: bool
-    """the policy sees how far the goal is, and no places"""
+    places: tuple[int, ...]
+    """numbers of the observation that the policy does not see, as it sees how far the goal is; empty: it sees all"""
 
     @staticmethod
     def of(s: Settings[Any]) -> Plan:
@@ -184,12 +184,12 @@ class Plan:
             raise InputError("--explore relay: give two tasks of one scene, with goals, so that one can go first")
         if s.frame not in ("relative", "absolute"):
             raise InputError(f"--frame {s.frame}: choose from relative, absolute")
-        relative = s.frame == "relative" and "goal" in task_id and _same_everywhere(chosen)
+        places = _places(chosen) if s.frame == "relative" and "goal" in task_id else ()
         steps = sum(task.budget for task in chosen) if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
         n_step = max(task.n_step for task in chosen) if s.n_step is None else s.n_step
         s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every, task_id=task_id)
-        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every, relative)
+        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every, places)
 
     @property
     def name(self) -> str:
@@ -211,9 +211,12 @@ def _with_easier(asked: Sequence[Task]) -> list[Task]:
     return out
 
 
-def _same_everywhere(chosen: Sequence[Task]) -> bool:
-    """Does the policy need no places in any of the tasks."""
-    return bool(chosen[0].places and chosen[0].goal_dim) and all(task.places == chosen[0].places for task in chosen)
+def _places(chosen: Sequence[Task]) -> tuple[int, ...]:
+    """The numbers of the common observation that no task needs; none, if one needs what is a place to another."""
+    places = {i for task in chosen for i in task.places}
+    needed = {i for task in chosen for i in (task.columns or range(task.obs_dim)) if i not in task.places}
+    apart = places & needed or not all(task.places for task in chosen) or not chosen[0].goal_dim
+    return () if apart else tuple(sorted(places))
 
 
 IDENTITIES = ("goal", *(f"{how}{goal}" for how in ("onehot", "embedding", "language") for goal in ("", "+goal")))

@@ -10,10 +10,10 @@ import torch
 import tasks
 from gcrl.agents import AGENTS
 from gcrl.encoder import Encoder, Spec
-from gcrl.settings import Plan, command_line
+from gcrl.settings import Plan, _places, command_line
 from relabel.batch import State
 from tasks.layout import picked, together
-from tests.problems import PLAIN, POINT, plan, settings_of
+from tests.problems import PLAIN, POINT, settings_of
 
 SETS = (
     ("fetch-push",),
@@ -30,7 +30,7 @@ def made(names, task_id):
     torch.manual_seed(0)
     chosen = together([tasks.get(name) for name in names])
     vectors = torch.randn(len(chosen), 7) if "language" in task_id else None
-    spec = Spec.of(chosen, 0.98, task_id, vectors, relative=True)
+    spec = Spec.of(chosen, 0.98, task_id, vectors, places=chosen[0].places)
     encoder = Encoder(spec)
     for k, task in enumerate(chosen):
         obs = torch.randn(200, task.obs_dim) * torch.linspace(0.05, 2, task.obs_dim) + torch.arange(task.obs_dim) / 9
@@ -73,8 +73,8 @@ def test_the_input_is_what_is_seen_and_how_far_the_goal_is(names, task_id):
 
 def test_behind_a_short_goal_there_is_no_way_to_go():
     """Also where the observation has something in the columns that a careless -1 would pick."""
-    chosen, spec, encoder = made(SETS[3], "onehot+goal")
-    assert spec.goals[1] == (5, -1, -1) and spec.goals[0] == (0, 1, 2)
+    chosen, _, encoder = made(SETS[3], "onehot+goal")
+    assert picked(chosen[1]).tolist() == [5, -1, -1] and picked(chosen[0]).tolist() == [0, 1, 2]
     state = states(chosen)
     lift = state.task == 1
     way = encoder(state)[lift][:, encoder.ident.start - 3 : encoder.ident.start]
@@ -125,7 +125,7 @@ def test_where_on_the_table_it_happens_is_nothing_to_actor_or_critic(names, task
 def test_an_absolute_frame_sees_everything(task_id):
     chosen = together(tasks.find(["fetch-push-beside", "fetch-push"]))
     spec = Spec.of(chosen, 0.98, task_id)
-    assert spec.goals == spec.places == ()
+    assert spec.goal_of == spec.places == ()
     encoder, state = Encoder(spec), states(chosen)
     assert torch.equal(encoder(state)[:, :28], torch.cat((state.obs, state.goal), 1).clamp(-5, 5))
 
@@ -149,7 +149,7 @@ def plan_for(*flags):
         (["fetch-push", "fetch-push-beside", "--task-id", "embedding+goal"], True),
         (["fetch-push", "fetch-push-beside", "--task-id", "onehot", "--relabel", "none"], False),  # sees no goal
         (["table"], True),
-        (["fetch-reach", "fetch-push"], False),  # one has no object: other numbers are places
+        (["fetch-reach", "fetch-push"], True),  # one has no object: nothing lies where the other has its place
         (["point-maze-umaze"], False),  # walls
         (["gym:Pendulum-v1"], False),
     ],
@@ -157,17 +157,26 @@ def plan_for(*flags):
 )
 def test_the_frame_is_relative_where_all_tasks_allow_it(flags, relative):
     made = plan_for(*flags)
-    assert made.relative == relative
+    assert bool(made.places) == relative
     encoder = AGENTS[made.settings.agent](
-        Spec.of(made.tasks, 0.9, made.task_id, relative=made.relative), settings_of(made.settings.agent)
+        Spec.of(made.tasks, 0.9, made.task_id, places=made.places), settings_of(made.settings.agent)
     ).encode
-    assert (len(encoder.seen) < made.tasks[0].obs_dim) == (len(encoder.picks) > 0) == relative
+    assert (len(encoder.seen) < made.tasks[0].obs_dim) == bool(encoder.maps) == relative
 
 
-def test_a_goal_that_is_more_than_some_numbers_is_no_way_to_go():
-    """Nor does a task without places, or without goals, have one."""
-    odd = dataclasses.replace(POINT, places=(0,), goal_of=torch.neg)
+def test_a_place_that_another_task_needs_is_seen():
+    """So are those of a task without goals; a goal map may be anything that takes tensors."""
+    near, all_of = dataclasses.replace(POINT, places=(0,)), dataclasses.replace(POINT, name="other", places=(0, 1))
     bare = dataclasses.replace(PLAIN, places=(0,))
-    assert plan(dataclasses.replace(POINT, places=(0, 1)), "ddpg").relative
-    assert picked(odd) is None
-    assert not any(plan(task, "ddpg").relative for task in (POINT, PLAIN, bare, odd))
+    assert _places([all_of]) == _places([all_of, all_of]) == (0, 1) and _places([near]) == (0,)
+    assert not any(map(_places, ([near, all_of], [near, POINT], [bare], [POINT])))
+    odd = dataclasses.replace(POINT, places=(0,), goal_of=double_of)
+    encoder = Encoder(Spec.of([near, odd], 0.9, "onehot+goal", places=(0,)))
+    state = State(torch.randn(4, POINT.obs_dim), torch.randn(4, POINT.goal_dim), torch.tensor([0, 1, 0, 1]))
+    way = encoder(state)[:, POINT.obs_dim - 1 : POINT.obs_dim - 1 + POINT.goal_dim]
+    for k, obs, goal, row in zip(state.task, state.obs, state.goal, way, strict=True):
+        torch.testing.assert_close(row, (goal - (near, odd)[k].goal_of(obs)).clamp(-5, 5))
+
+
+def double_of(obs):
+    return 2 * POINT.goal_of(obs)
