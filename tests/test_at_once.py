@@ -17,14 +17,15 @@ import pytest
 import torch
 
 from gcrl import collect
-from gcrl.at_once import at_once, cores
+from gcrl.at_once import aside, at_once, cores
 from gcrl.collect import Collector, Lane
 from gcrl.evaluate import Evaluator
 from gcrl.run import RunError
+from gcrl.train import Training, _later
 from tasks import TASKS
 from tasks.layout import together
 from tasks.task import SimulatorError
-from tests.problems import Script, Scripted, script
+from tests.problems import Script, Scripted, plan_of, script
 
 FIELDS = ("observation", "action", "desired", "reward")
 ROBOTS = [TASKS[name] for name in ("fetch-reach", "fetch-push", "table-touch")]
@@ -171,6 +172,49 @@ def test_calls_from_several_threads_do_not_mix():
     for user in users:
         user.join(60)
     assert found == {name: [[(name, i) for i in range(5)]] * 200 for name in "ab"}
+
+
+def test_aside_goes_on_beside_its_caller_and_answers_once_asked():
+    begun, go = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        assert go.wait(10)
+        return threading.current_thread()
+
+    answer = aside(work)
+    assert begun.wait(10)  # while the caller does something else
+    go.set()
+    assert answer() is not threading.current_thread()
+
+
+def test_aside_raises_where_it_is_asked():
+    def work():
+        raise SimulatorError("broken")
+
+    answer = aside(work)
+    with pytest.raises(SimulatorError, match="broken"):
+        answer()
+
+
+@pytest.mark.parametrize("told", [{}, {"lanes": 3, "utd": 0.5}, {"explore": "relay", "share": "uniform"}], ids=str)
+def test_a_run_is_the_same_whether_lanes_step_beside_the_updates_or_after_them(told):
+    """To the bit: weights, replay and what the lanes have under way."""
+    chosen = [TASKS[name] for name in ("table-touch", "table-reach")]
+    states = []
+    for begun in (aside, _later):
+        training = Training(plan_of(chosen, "sac", {"batch": 8, "hidden": (8,)}, warmup=20, **told))
+        training.begun = begun
+        while training.steps < 180:
+            training.step()
+        arrays = {f"lane.{name}": x for name, x in training.collector.snapshot().items()}
+        arrays |= {f"{group}.{name}": x for group, xs in training.replay.state().items() for name, x in xs.items()}
+        arrays |= {f"agent.{name}": x.numpy() for name, x in training.agent.state_dict().items()}
+        states.append(arrays)
+    one, other = states
+    assert one.keys() == other.keys() and training.updates > 10
+    for name, x in one.items():
+        assert x.tobytes() == other[name].tobytes(), name
 
 
 def run(code, stop=None):
