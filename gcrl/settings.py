@@ -211,7 +211,7 @@ def _with_easier(asked: Sequence[Task]) -> list[Task]:
 
 def _same_everywhere(chosen: Sequence[Task]) -> bool:
     """Does the policy need no places in any of the tasks."""
-    return bool(chosen[0].places) and all(
+    return bool(chosen[0].places and chosen[0].goal_dim) and all(
         task.places == chosen[0].places and picked(task) is not None for task in chosen
     )
 
