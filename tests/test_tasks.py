@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import tasks
+from tasks import approach
 from tasks.simulator import register_robotics
 from tasks.task import InputError
 
@@ -149,7 +150,8 @@ def test_dimensions_are_those_of_the_environment(task):
     assert was.observation.shape[1:] == (task.obs_dim,)
     assert was.achieved.shape == was.desired.shape == (len(was.reward), task.goal_dim)
     stock(stock_id(task))
-    assert task.horizon == gymnasium.spec(stock_id(task)).max_episode_steps
+    longest = gymnasium.spec(stock_id(task)).max_episode_steps
+    assert task.horizon == longest or (task in approach.TASKS and task.horizon < longest)  # these are over sooner
 
 
 @every_task
