@@ -50,12 +50,11 @@ class Pool:
         """n rows, stratified: its share for each task that has data; who gets the remainder is drawn."""
         filled = np.flatnonzero(self.size)
         m = len(filled)
-        late = rng.integers(m)
         weight = self.weight[filled]
         if (weight == weight[0]).all():
-            ends = (np.arange(m + 1) * n + late) // m
+            ends = (np.arange(m + 1) * n + rng.integers(m)) // m
         else:
-            ends = (np.append(0.0, np.cumsum(weight) / weight.sum()) * n + late / m).astype(np.int64)
+            ends = (np.append(0.0, np.cumsum(weight) / weight.sum()) * n + rng.random()).astype(np.int64)
             ends[-1] = n
         return np.repeat(filled, np.diff(ends))
 

@@ -120,6 +120,51 @@ def test_the_remainder_of_a_quota_is_spread_and_goes_round():
     assert fits(counts, np.full(8, 1 / 8))
 
 
+@pytest.mark.parametrize("name", PER_ROW)
+def test_rows_go_to_tasks_in_proportion_to_their_weights(name):
+    """In each batch to one row; on average exactly, so that none goes without for ever, however little it deserves."""
+    rng = np.random.default_rng(2)
+    for tasks, pool in pools(60, largest=1000):
+        pool.weight[:] = rng.choice([0.2, 1.0, rng.uniform(0.2, 1)], len(tasks))
+        due = pool.weight * (pool.size > 0)
+        due /= due.sum()
+        for n in (0, 1, 3, int(rng.integers(2, 40)), 256):
+            receiver, source = STRATEGIES[name](rng, n, pool)
+            counts = np.bincount(receiver, minlength=len(tasks))
+            assert receiver.shape == source.shape == (n,) and counts.sum() == n and receiver.dtype == np.int64
+            assert (abs(counts - due * n) < 1 + 1e-9).all() and not counts[pool.size == 0].any()
+            assert all(allowed(name, tasks[i], tasks[j]) for i, j in zip(receiver, source, strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 256])
+@pytest.mark.parametrize("weight", [(0.2, 1.0, 1.0), (1.0, 0.2, 0.7), (1.0, 1.0, 0.05)], ids=str)
+def test_weighted_quotas_are_exact_on_average(n, weight):
+    pool, rng, times = (
+        Pool.of([walk_task(str(i)) for i in range(3)], np.ones(3, np.int64)),
+        np.random.default_rng(0),
+        4000,
+    )
+    pool.weight[:] = weight
+    counts = sum(np.bincount(pool.receivers(rng, n), minlength=3) for _ in range(times))
+    np.testing.assert_allclose(counts / times, n * np.array(weight) / sum(weight), atol=5 * 0.5 / times**0.5)
+
+
+def test_equal_weights_are_the_plain_quotas_to_the_bit():
+    """Whatever all weigh, and whatever an empty store does."""
+    for _, pool in pools(100, largest=1000):
+        draws = []
+        for weight in (1.0, 0.2, 0.1 + 0.2):
+            pool.weight[:] = np.where(pool.size > 0, weight, 9.0)
+            rng = np.random.default_rng(0)
+            draws.append(([pool.receivers(rng, n).tolist() for n in (1, 7, 256)], rng.bit_generator.state))
+        assert draws[0] == draws[1] == draws[2]
+        filled, rng = np.flatnonzero(pool.size), np.random.default_rng(0)
+        for n, drawn in zip((1, 7, 256), draws[0][0], strict=True):
+            late = int(rng.integers(len(filled)))
+            ends = [(i * n + late) // len(filled) for i in range(len(filled) + 1)]
+            assert drawn == [int(k) for i, k in enumerate(filled) for _ in range(ends[i + 1] - ends[i])]
+
+
 def test_a_pool_sees_its_stores_grow():
     size = np.array([3, 0])
     pool = Pool.of([walk_task("a"), walk_task("b")], size)
