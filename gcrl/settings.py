@@ -105,7 +105,9 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
     saved = from_json(run.config_of(known.resume), known.resume)
     agent = [] if known.agent is None else ["--agent", known.agent]
     asked = _parse([*agent, *rest], saved)
-    asked = dataclasses.replace(asked, task=tuple(task.name for task in tasks.find(asked.task)))
+    named = tasks.find(asked.task)
+    named = _with_easier(named) if asked.explore == "relay" else named
+    asked = dataclasses.replace(asked, task=tuple(task.name for task in named))
     before, after = ({**vars(s), **vars(s.algorithm)} for s in (saved, asked))
     for name, old in before.items():
         if old != after[name] and name not in ("algorithm", "steps", "save_seconds", "threads", "device", "runs"):

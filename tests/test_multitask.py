@@ -1,4 +1,4 @@
-"""Several tasks, one policy: whole runs on three tiny tasks of one scene, cut off, resumed, shown and refused."""
+"""Several tasks, one policy: whole runs on three tiny tasks, cut off, resumed, shown, refused. Long: shared runs."""
 
 from __future__ import annotations
 
@@ -110,8 +110,27 @@ def test_every_step_is_a_place_to_stop(tmp_path, share, explore, agent, lanes, e
     whole = check_chain(tmp_path, flags, 66 // int(lanes), every)
     assert whole.updates > 15 and all(0 < len(store) <= 12 for store in whole.replay.stores)
     assert whole.replay.flow[0].sum() == 8 * (whole.updates + 1) and whole.episodes > 9
+    weight = whole.replay.pool.weight
     if explore == "relay":
         assert whole.collector.relay.counts[:, :-1].sum() > 0, "somebody went first"
+        assert len(set(weight)) > 1 and np.array_equal(weight, whole.collector.relay.effort())
+    else:
+        assert (weight == 1).all()
+
+
+def test_rows_go_where_effort_goes_also_after_a_stop(tmp_path):
+    """In the first episodes and after them; and the lanes play the same tasks."""
+    flags = ["--task", *NAMED, "--explore", "relay", "--lanes", "2", "--utd", "0.5"]
+    one, seen = training(*flags), set()
+    for _ in range(30):
+        for _ in range(5):
+            one.step()
+        weight, other = one.replay.pool.weight, training(*flags)
+        other.restore(saved(one, tmp_path)[0], tmp_path)
+        assert np.array_equal(weight, one.collector.relay.effort()) and np.array_equal(weight, other.replay.pool.weight)
+        assert np.array_equal(one.collector.task, other.collector.task)
+        seen.add(tuple(weight))
+    assert len(seen) > 3
 
 
 def test_the_checkpoint_of_other_tasks_is_refused(tmp_path):

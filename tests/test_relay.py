@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from gcrl.collect import Collector
-from gcrl.relay import FORGET, RECENT, SURE, Relay
+from gcrl.relay import FORGET, LEAST, RECENT, SURE, Relay
 from tasks.layout import together
 from tasks.task import Episode
 from tests.problems import POINT, ROW, SWAP
-from tests.test_store import same_place, walk_task
+from tests.test_store import fits, same_place, walk_task
 
 TASKS = [walk_task(name, scene=scene) for name, scene in (("a", "s"), ("b", "s"), ("c", "s"), ("d", "other"))]
 
@@ -166,6 +166,29 @@ def test_the_own_task_takes_over_at_success_or_half_way(steps):
     assert relay.first.tolist() == [-1, -1]
 
 
+def test_effort_goes_where_tasks_fail():
+    """1 for what never succeeds and for what nobody has tried, LEAST for what always does, and in between the rest."""
+    assert Relay(TASKS, 1).effort().tolist() == [1.0] * 4
+    relay = taught(lost=(0,), won=(1,))
+    for e in (WON, LOST, LOST, LOST):
+        relay.end(0, 2, e)
+    for e in (WON,) * 9 + (LOST,):
+        relay.end(0, 3, e)
+    assert relay.effort().tolist() == [1.0, LEAST, 0.75, LEAST]
+    for _ in range(RECENT):
+        relay.end(0, 1, LOST)
+    assert relay.effort()[1] == 1.0, "what was forgotten is practised again"
+
+
+def test_the_next_episode_is_drawn_by_effort():
+    relay = taught(lost=(0,), won=(1, 3))
+    for e in (WON, LOST):
+        relay.end(0, 2, e)
+    rng = np.random.default_rng(0)
+    counts = np.bincount([relay.choose(rng) for _ in range(6000)], minlength=4)
+    assert fits(counts, np.array([1, LEAST, 0.5, LEAST]) / (1.5 + 2 * LEAST))
+
+
 @pytest.mark.parametrize("times", [0, 3, 2 * RECENT])
 def test_a_relay_comes_back_to_the_bit(times):
     one = taught(times=times)
@@ -233,6 +256,15 @@ def test_the_policy_pursues_the_first_task_and_the_own_one_is_stored():
                 assert any(k == j and np.array_equal(e.desired, goals) for j, e in finished[-3:])
                 wanted[i] = []
     assert relayed > 50 and early > 0 and {k for k, _ in finished} == {0, 1, 2}
+
+
+def test_a_collector_plays_what_fails_more_often():
+    """The row task, which always succeeds, gets LEAST of what each of the others gets."""
+    collector = collecting()
+    collector.relay.end = lambda lane, k, episode: None
+    played = [k for a in acts(2000, 3) for k, _ in collector.step(a)]
+    counts = np.bincount(played, minlength=3)
+    assert counts.sum() == 300 and fits(counts, np.array([1, LEAST, 1]) / (2 + LEAST), z=5)
 
 
 def test_without_relay_nobody_goes_first():
