@@ -278,7 +278,7 @@ TASKS: list[Task] = [
         make=partial(make, "FetchReach-v4"),
         description="move the gripper to the target",
         scene="fetch-reach",
-        budget=1_500,
+        budget=1_000,
     ),
     _moves_object(
         name="fetch-push",
@@ -286,7 +286,7 @@ TASKS: list[Task] = [
         description="push the block across the table to the target",
         scene="fetch-push",
         easier=("fetch-push-beside",),
-        budget=50_000,
+        budget=28_000,
     ),
     _moves_object(
         name="fetch-slide",
