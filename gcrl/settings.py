@@ -22,10 +22,12 @@ from gcrl.limits import check_numbers
 from gcrl.surgery import SURGERIES
 from relabel import goals, share
 from tasks import InputError, Task
-from tasks.layout import together
+from tasks.layout import places_of, together
 
 A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
+FREE = ("algorithm", "steps", "save_seconds", "threads", "device", "compile", "runs")
+"""What may change on resume."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Settings(Generic[A]):
     """auto, cpu or cuda"""
     threads: int = 1
     """threads of a matrix product"""
+    compile: bool = False
+    """fuse the losses by torch.compile, on a GPU as CUDA graphs: a minute at the start that only long runs earn back"""
     runs: Path = Path("runs")
     """where the run's folder is made"""
 
@@ -106,11 +110,11 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
     agent = [] if known.agent is None else ["--agent", known.agent]
     asked = _parse([*agent, *rest], saved)
     named = tasks.find(asked.task)
-    named = _with_easier(named) if asked.explore == "relay" else named
+    named = tasks.with_easier(named) if asked.explore == "relay" else named
     asked = dataclasses.replace(asked, task=tuple(task.name for task in named))
     before, after = ({**vars(s), **vars(s.algorithm)} for s in (saved, asked))
     for name, old in before.items():
-        if old != after[name] and name not in ("algorithm", "steps", "save_seconds", "threads", "device", "runs"):
+        if old != after[name] and name not in FREE:
             raise InputError(
                 f"--resume {known.resume} goes on with {name} = {old}, not {after[name]}: "
                 f"drop the flag, or start a new run without --resume"
@@ -161,7 +165,11 @@ class Plan:
         asked = tasks.find((s.task,) if isinstance(s.task, str) else s.task)
         if s.explore is None:
             s = dataclasses.replace(s, explore="relay" if any(task.easier for task in asked) else "policy")
-        chosen = together(_with_easier(asked) if s.explore == "relay" else asked)
+        every = tasks.with_easier(asked) if s.explore == "relay" else asked
+        if len(s.reward_scale) == len(asked) < len(every):  # what was added has a scale of 1
+            scale = dict(zip(asked, s.reward_scale, strict=True))
+            s = dataclasses.replace(s, reward_scale=tuple(scale.get(task, 1.0) for task in every))
+        chosen = together(every)
         if chosen[0].goal_dim == 0 and s.relabel != "none":
             s = dataclasses.replace(s, relabel="none")  # no goals, nothing to relabel
         s = dataclasses.replace(s, task=tuple(task.name for task in chosen))
@@ -186,7 +194,7 @@ class Plan:
             raise InputError("--explore relay: give two tasks of one scene, with goals, so that one can go first")
         if s.frame not in ("relative", "absolute"):
             raise InputError(f"--frame {s.frame}: choose from relative, absolute")
-        places = _places(chosen) if s.frame == "relative" and "goal" in task_id else ()
+        places = places_of(chosen) if s.frame == "relative" and "goal" in task_id else ()
         steps = sum(task.budget for task in chosen) if s.steps is None else s.steps
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
         n_step = max(task.n_step for task in chosen) if s.n_step is None else s.n_step
@@ -201,24 +209,6 @@ class Plan:
             return first.name
         one_scene = len({task.scene for task in self.tasks}) == 1
         return f"{first.scene if one_scene else first.family}-{len(self.tasks)}-tasks"
-
-
-def _with_easier(asked: Sequence[Task]) -> list[Task]:
-    """The tasks, each after those that make it easier."""
-    known, out = {task.name for task in asked}, list[Task]()
-    for task in asked:
-        easier = [name for name in task.easier if name not in known]
-        known.update(easier)
-        out += [*map(tasks.get, easier), task]
-    return out
-
-
-def _places(chosen: Sequence[Task]) -> tuple[int, ...]:
-    """The numbers of the common observation that no task needs; none, if one needs what is a place to another."""
-    places = {i for task in chosen for i in task.places}
-    needed = {i for task in chosen for i in (task.columns or range(task.obs_dim)) if i not in task.places}
-    apart = places & needed or not all(task.places for task in chosen) or not chosen[0].goal_dim
-    return () if apart else tuple(sorted(places))
 
 
 IDENTITIES = ("goal", *(f"{how}{goal}" for how in ("onehot", "embedding", "language") for goal in ("", "+goal")))

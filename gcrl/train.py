@@ -50,6 +50,8 @@ class Training:
         self.plan = plan
         self.rng = np.random.default_rng(s.seed)
         self.agent = policy.make(plan, vectors)
+        if s.compile:
+            self.agent.compile_losses()
         self.replay = Replay(
             plan.tasks,
             max(slots_for(s.replay // len(plan.tasks), task) for task in plan.tasks),

@@ -43,3 +43,13 @@ def get(name: str) -> Task:
     near = difflib.get_close_matches(name, [*TASKS, *SETS]) + [f"gym:{name}"] * (name in _gymnasium.registry)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(f"unknown task '{name}': {hint}`gcrl list` shows all")
+
+
+def with_easier(asked: Sequence[Task]) -> list[Task]:
+    """The tasks, each after those that make it easier."""
+    known, out = {task.name for task in asked}, list[Task]()
+    for task in asked:
+        easier = [name for name in task.easier if name not in known]
+        known.update(easier)
+        out += [*map(get, easier), task]
+    return out

@@ -136,3 +136,11 @@ def measures(score: Any) -> bool:
     if not isinstance(score, partial) or score.keywords:
         return False
     return score.func in (within, cost_outside) or (score.func is bonus_if and measures(score.args[0]))
+
+
+def places_of(chosen: Sequence[Task]) -> tuple[int, ...]:
+    """The numbers of the common observation that no task needs; none, if one needs what is a place to another."""
+    places = {i for task in chosen for i in task.places}
+    needed = {i for task in chosen for i in (task.columns or range(task.obs_dim)) if i not in task.places}
+    apart = places & needed or not all(task.places for task in chosen) or not chosen[0].goal_dim
+    return () if apart else tuple(sorted(places))

@@ -526,3 +526,21 @@ def test_networks_begin_anew_every_so_many_updates(name):
     agent.update(b)
     assert {int(slot["step"]) for slot in agent.optimizers["critic"].state.values()} == {1}
     assert settings_of(name).reset_every == 0
+
+
+@every_agent
+def test_compiled_losses_are_the_same(name):
+    """Traced and split into forward and backward as for a GPU, but run by torch: the graphs are what is tested here."""
+    agents = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        agents.append(AGENTS[name](SPEC, settings_of(name, layer_norm=True)))
+        if compiled:
+            agents[1].compile_losses(backend="aot_eager")
+    b = batch(30)
+    for seed in range(4):
+        for agent in agents:
+            torch.manual_seed(seed)
+            agent.update(b)
+    for p, q in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

@@ -100,3 +100,11 @@ def test_rows_and_episodes_of_both_are_there():
     assert one.replay.pool.weight[0] < one.replay.pool.weight[1] == max(one.collector.relay.effort())
     drawn = np.diag(one.replay.flow[0])
     assert drawn[0] > 0 and one.replay.flow[0].sum(1)[1] > one.replay.flow[0].sum(1)[0]
+
+
+def test_scales_of_the_asked_tasks_are_kept_beside_the_added_ones():
+    made = Plan.of(command_line(["--task", "fetch-push", "--reward-scale", "2"])[0])
+    assert dict(zip(made.settings.task, made.settings.reward_scale, strict=True)) == {
+        "fetch-push-beside": 1.0,
+        "fetch-push": 2.0,
+    }

@@ -10,9 +10,9 @@ import torch
 import tasks
 from gcrl.agents import AGENTS
 from gcrl.encoder import Encoder, Spec
-from gcrl.settings import Plan, _places, command_line
+from gcrl.settings import Plan, command_line
 from relabel.batch import State
-from tasks.layout import picked, together
+from tasks.layout import picked, places_of, together
 from tests.problems import PLAIN, POINT, settings_of
 
 SETS = (
@@ -168,8 +168,8 @@ def test_a_place_that_another_task_needs_is_seen():
     """So are those of a task without goals; a goal map may be anything that takes tensors."""
     near, all_of = dataclasses.replace(POINT, places=(0,)), dataclasses.replace(POINT, name="other", places=(0, 1))
     bare = dataclasses.replace(PLAIN, places=(0,))
-    assert _places([all_of]) == _places([all_of, all_of]) == (0, 1) and _places([near]) == (0,)
-    assert not any(map(_places, ([near, all_of], [near, POINT], [bare], [POINT])))
+    assert places_of([all_of]) == places_of([all_of, all_of]) == (0, 1) and places_of([near]) == (0,)
+    assert not any(map(places_of, ([near, all_of], [near, POINT], [bare], [POINT])))
     odd = dataclasses.replace(POINT, places=(0,), goal_of=double_of)
     encoder = Encoder(Spec.of([near, odd], 0.9, "onehot+goal", places=(0,)))
     state = State(torch.randn(4, POINT.obs_dim), torch.randn(4, POINT.goal_dim), torch.tensor([0, 1, 0, 1]))

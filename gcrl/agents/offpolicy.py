@@ -67,6 +67,7 @@ class OffPolicy(Agent):
     """Actor-critic on replayed transitions; a subclass says what its actor is and writes the two losses."""
 
     settings: OffPolicySettings
+    losses = ("critic_loss", "actor_loss")
     bounds: Tensor
 
     def __init__(self, spec: Spec, settings: OffPolicySettings, actor: type[nn.Module]) -> None:

@@ -29,6 +29,7 @@ class SAC(OffPolicy):
 
     Settings = SACSettings
     settings: SACSettings
+    losses = ("critic_loss", "soft_loss")
     actor: GaussianActor
 
     def __init__(self, spec: Spec, settings: SACSettings) -> None:
