@@ -301,7 +301,7 @@ TASKS: list[Task] = [
         make=partial(make, "FetchPickAndPlace-v4"),
         description="pick up the block and bring it to the target, on the table or in the air above it",
         scene="fetch-pick-and-place",
-        easier=("fetch-pick-and-place-around", "fetch-pick-and-place-grip"),
+        easier=("fetch-pick-and-place-around", "fetch-pick-and-place-grip", "fetch-pick-and-place-lift"),
         budget=300_000,
     ),
 ]
