@@ -286,7 +286,7 @@ TASKS: list[Task] = [
         description="push the block across the table to the target",
         scene="fetch-push",
         easier=("fetch-push-beside",),
-        budget=28_000,
+        budget=38_000,
     ),
     _moves_object(
         name="fetch-slide",
