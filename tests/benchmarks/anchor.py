@@ -75,7 +75,9 @@ def learn(name: str, chosen: list[Task], data: list[tuple[int, Episode]], s: Set
     capacity = slots_for(EPISODES * 50, chosen[0])
     replay = Replay(chosen, capacity, goals.parse(s.relabel), GAMMA, sharing=share.parse(name))
     kind = AGENTS[s.agent]
-    agent = kind(Spec.of(chosen, GAMMA, s.task_id), kind.Settings(lr=s.lr, action_penalty=s.action_penalty))
+    agent = kind(
+        Spec.of(chosen, GAMMA, s.task_id), kind.Settings(lr=s.lr, action_penalty=s.action_penalty, hidden=(256, 256))
+    )
     for k, episode in data:
         replay.add(k, episode)
         seen = np.concatenate((chosen[k].goal_of(episode.observation), episode.desired))
