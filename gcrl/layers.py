@@ -85,7 +85,8 @@ class Stack(torch.autograd.Function):
         ctx.sizes = len(params[0]), depth, norms, many
         kept: list[Tensor] = []  # of each network and hidden layer: input, mask, linear, mean, scale; then the last one
         answers: list[Tensor] = []
-        for weights, biases, gains, offsets in networks(params, many, norms, len(params[0])):
+        ctx.networks = list(networks(params, many, norms, len(params[0])))  # views: taking them again costs as much
+        for weights, biases, gains, offsets in ctx.networks:
             h = x if x.dim() == 2 else x[len(answers)]
             for k in range(depth):
                 z = product(h, weights[k], biases[k])
@@ -113,7 +114,7 @@ class Stack(torch.autograd.Function):
         need_x, _, _, _, *need = ctx.needs_input_grad
         out = [torch.empty_like(p) if wanted else None for p, wanted in zip(params, need, strict=True)]
         of_x: list[Tensor] = []
-        rows = zip(networks(params, many, norms, n), networks(out, many, norms, n), grad, strict=True)
+        rows = zip(ctx.networks, networks(out, many, norms, n), grad, strict=True)
         for (weights, _, gains, offsets), (of_w, of_b, of_g, of_o), g in rows:
             mine = kept[len(of_x) * (5 * depth + 1) :]
             for k in reversed(range(many)):

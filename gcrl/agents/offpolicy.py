@@ -129,7 +129,8 @@ class OffPolicy(Agent):
 
         `loss` takes a part of the batch, and which rows of it these are.
         """
-        s, tie = self.settings, tie_of(network)
+        s = self.settings
+        tie = tie_of(network) if s.weights == "tied" else None
         parts = [(b, slice(None))] if s.surgery == "none" or len(self.bounds) == 1 else by_task(b)
         with only(self, name):
             losses = [loss(part, rows) for part, rows in parts]
