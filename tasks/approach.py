@@ -9,13 +9,11 @@ import numpy as np
 
 from tasks.fetch import ALONG, Floats
 from tasks.mirror import Flip
-from tasks.table import AROUND, BLOCK_FROM_GRIPPER, HEIGHT, Aim, Table, aimed, at_gripper, at_height, under_gripper
+from tasks.table import AROUND, BLOCK_FROM_GRIPPER, Aim, Table, aimed, at_gripper, under_gripper
 from tasks.task import Array, Task
 
 BESIDE = 0.06
 """Metres from the block to the gripper that stands ready to push it: they nearly touch."""
-LIFT = (0.06, 0.2)
-"""How high above where it lay a block is to be lifted (m)."""
 HELD = np.array([0.0, 0.0, 0.0, 0.098])
 """Block in the middle of the fingers, and twice the gap between them when they hold it (m)."""
 
@@ -35,10 +33,6 @@ def grip(observation: Array) -> Array:
 
 def held(env: Table, obs: Floats) -> Floats:
     return HELD
-
-
-def low(env: Table, obs: Floats) -> Floats:
-    return env.stock.height_offset + env.np_random.uniform(*LIFT, 1)
 
 
 def at_fingers(block: Floats, goal: Floats) -> Floats:
@@ -77,15 +71,6 @@ TASKS: list[Task] = [
         Aim(grip, held, at_fingers, 0.025, Flip.of(4, [1])),
         name="fetch-pick-and-place-grip",
         description="close the fingers on the block",
-        scene="fetch-pick-and-place",
-        budget=5_000,
-    ),
-    aimed(
-        "FetchPickAndPlace-v4",
-        Aim(HEIGHT, low, at_height, 0.03, Flip.of(1, ())),
-        horizon=40,
-        name="fetch-pick-and-place-lift",
-        description="lift the block a little, to a given height",
         scene="fetch-pick-and-place",
         budget=5_000,
     ),

@@ -286,7 +286,7 @@ TASKS: list[Task] = [
         description="push the block across the table to the target",
         scene="fetch-push",
         easier=("fetch-push-beside",),
-        budget=38_000,
+        budget=58_000,
     ),
     _moves_object(
         name="fetch-slide",
@@ -301,7 +301,7 @@ TASKS: list[Task] = [
         make=partial(make, "FetchPickAndPlace-v4"),
         description="pick up the block and bring it to the target, on the table or in the air above it",
         scene="fetch-pick-and-place",
-        easier=("fetch-pick-and-place-around", "fetch-pick-and-place-grip", "fetch-pick-and-place-lift"),
+        easier=("fetch-pick-and-place-around", "fetch-pick-and-place-grip"),
         budget=300_000,
     ),
 ]
