@@ -10,6 +10,8 @@ import torch
 
 KEPT = 1 << 30
 """Bytes that the process holds on to when they are free."""
+LARGE = 1 << 25
+"""Bytes from which a block, a replay say, still comes from the kernel and goes back to it."""
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
@@ -22,5 +24,5 @@ def prepare(threads: int) -> None:
     torch.set_num_threads(threads)
     gc.freeze()  # what is imported stays: to walk through it again and again costs as much as Adam does
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for name, value in ((MMAP_THRESHOLD, KEPT), (TRIM_THRESHOLD, KEPT), (TOP_PAD, 1 << 26)):
+        for name, value in ((MMAP_THRESHOLD, LARGE), (TRIM_THRESHOLD, KEPT), (TOP_PAD, 1 << 26)):
             libc.mallopt(name, value)
