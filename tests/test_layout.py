@@ -309,6 +309,9 @@ def test_a_goal_that_picks_numbers_says_which(names):
     for task in together(tasks.find(names)):
         rows = np.random.default_rng(0).normal(size=(7, task.obs_dim)).astype(np.float32)
         columns = picked(task)
+        if task.name == "fetch-pick-and-place-grip":  # the gap between the fingers is a sum
+            assert columns is None
+            continue
         assert columns is not None and columns.shape == (task.goal_dim,)
         with_zero = np.concatenate((rows, np.zeros((7, 1), np.float32)), 1)  # -1 is the last one
         np.testing.assert_array_equal(task.goal_of(rows), with_zero[:, columns])
