@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("gcrl: interrupted before there was anything to save", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anything to flush
+        return 141
 
 
 def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any:

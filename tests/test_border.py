@@ -510,3 +510,15 @@ def test_the_process_ends_with_the_line_and_the_code(tmp_path):
     done = python(tmp_path, "-m", "gcrl.train", "--task", "fetch-reech")
     assert done.returncode == 2 and done.stdout == "" and list(tmp_path.iterdir()) == []
     assert done.stderr.startswith("gcrl: unknown task") and done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `gcrl list | head -1`: not a word, and the code of a broken pipe."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "from gcrl.__main__ import main; main()", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
