@@ -1,4 +1,4 @@
-"""The Fetch arm reaches, pushes, slides, picks and places (Plappert et al. 2018, arXiv 1802.09464).
+"""The Fetch arm reaches, pushes, slides, picks, places (Plappert et al. 2018, arXiv 1802.09464). Long: the step is one.
 
 The simulation is that of gymnasium-robotics' v4 environments, bit for bit, and faster than their physics alone: a step
 looks names up once, reads only the joints that are observed, seeks no contact where none can be and leaves out whatever
