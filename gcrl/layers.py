@@ -103,7 +103,7 @@ class Stack(torch.autograd.Function):
             kept.append(h)
             answers.append(product(h, weights[-1], biases[-1]) if many > depth else h)
         ctx.shared = x.dim() == 2
-        ctx.save_for_backward(*params, *kept)
+        ctx.save_for_backward(*params, *kept)  # params too: so torch notices if they change before the way back
         return torch.stack(answers)
 
     @staticmethod

@@ -48,9 +48,9 @@ class Agent(nn.Module):
 
         Results agree but for rounding. On two CPU cores it took a minute and made no update faster (docs/results.md).
         """
-        on_gpu = next(self.parameters()).is_cuda
+        if not how and next(self.parameters()).is_cuda:
+            how = {"mode": "reduce-overhead"}
         for name in self.losses:
-            how = how or ({"mode": "reduce-overhead"} if on_gpu else {})
             setattr(self, name, torch.compile(getattr(self, name), dynamic=False, **how))
 
     def draw(self, replay: Replay, rng: np.random.Generator) -> Any:
