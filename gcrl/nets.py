@@ -70,6 +70,61 @@ class Actor(nn.Module):
         return torch.tanh(self.net(x))
 
 
+class Values(nn.Module):
+    """n state values V(x) as one program: x (B, X) -> (n, B)."""
+
+    def __init__(
+        self,
+        n: int,
+        dim: int,
+        hidden: Sequence[int],
+        layer_norm: bool = True,
+        weights: str = "conditioned",
+        ident: slice = NOWHERE,
+    ) -> None:
+        super().__init__()
+        self.body = BODIES[weights](n, dim, 1, hidden, ident, layer_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v: Tensor = self.body(x).squeeze(-1)
+        return v
+
+
+class NormalActor(nn.Module):
+    """a ~ N(tanh(f(x)), std), clipped to [-1, 1]; std is learned, one per action and the same in all states.
+
+    The policy of weighted imitation (Kostrikov et al. 2021, arXiv 2110.06169, appendix B): actions at the edge, which a
+    squashed normal gives no finite density, are as good as any.
+    """
+
+    def __init__(
+        self, dim: int, action_dim: int, hidden: Sequence[int], weights: str = "conditioned", ident: slice = NOWHERE
+    ) -> None:
+        super().__init__()
+        self.net = network(dim, action_dim, hidden, weights, ident)
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean: (B, A)."""
+        return torch.tanh(self.net(x))
+
+    def sample(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """An action (B, A), clipped, and the log density (B,) of what it was before, both differentiable."""
+        mean, log_std = self(x), self.log_std.clamp(-5, 2)
+        noise = torch.randn_like(mean)
+        return (mean + log_std.exp() * noise).clamp(-1, 1), normal_density(noise, log_std)
+
+    def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
+        """The log density (B,) of actions (B, A)."""
+        log_std = self.log_std.clamp(-5, 2)
+        return normal_density((action - self(x)) / log_std.exp(), log_std)
+
+
+def normal_density(noise: Tensor, log_std: Tensor) -> Tensor:
+    """Of mean + exp(log_std) noise, its log: (B, A), (A,) or (B, A) -> (B,)."""
+    return (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
 class GaussianActor(nn.Module):
     """a = tanh(u), u ~ N(mean(x), std(x)) (Haarnoja et al. 2018, arXiv 1812.05905, appendix C)."""
 

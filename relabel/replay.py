@@ -10,19 +10,21 @@ import torch
 from numpy.typing import NDArray
 
 from relabel import score as rules
-from relabel import share
+from relabel import segment, share
 from relabel.batch import Batch
 from relabel.goals import Strategy
 from relabel.judge import Judge
 from relabel.merit import Merits
 from relabel.mirror import Mirrors
-from relabel.rows import Picks, Rows, joined
+from relabel.rows import Picks, Rows, joined, summed
 from relabel.score import Scores
+from relabel.segment import Segment
 from relabel.share import Pairs, Pool, Sharing
 from relabel.store import EpisodeStore, Index, Memory
 from tasks.task import Episode, InputError, Task
 
 Array = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 BLOCKS = 4
 """How often a batch is drawn at most, where rows are chosen among candidates."""
 OWN = 32
@@ -143,6 +145,13 @@ class Replay:
             rows = self.mirrors(rows, rng.random(len(rows.source)) < self.reflect)
         return self._batch(rows)
 
+    def segments(self, rng: np.random.Generator, size: int, length: int, ahead: float | None = None) -> Segment:
+        """`size` windows of `length` steps in a row; with `ahead` also the return to the episode's end, so discounted.
+
+        Raises InputError where the sharing strategy chooses single transitions.
+        """
+        return segment.draw(self, rng, size, length, ahead)
+
     def _block(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         name = self.sharing.name
         if len(self.tasks) == 1:
@@ -160,11 +169,11 @@ class Replay:
         order = self.judge.order(receiver)
         if order is not None:
             receiver, source = receiver[order], source[order]
-        return self._label(rng, self._pick(rng, source, n), receiver)
+        return self._label(rng, self.pick(rng, source, n), receiver)
 
     def _assigned(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         """Rows of all tasks alike; the task of each by how good its row is for every task of its scene."""
-        picks = self._pick(rng, share.anything(rng, size, self.pool), n)
+        picks = self.pick(rng, share.anything(rng, size, self.pool), n)
         possible = self.pool.may(self.pool.scene).T[picks.source] & (self.pool.size > 0)
         if self.sharing.name == "hindsight":
             assert self.merits is not None
@@ -227,7 +236,7 @@ class Replay:
             raise InputError(f"--share {self.sharing.name} needs an agent that values transitions")
         return scores
 
-    def _pick(self, rng: np.random.Generator, source: Index, n: int) -> Picks:
+    def pick(self, rng: np.random.Generator, source: Index, n: int) -> Picks:
         """A transition of each source (B,), and the moment that becomes its goal."""
         memory = self.memory
         index = memory.draw(rng, source)
@@ -250,6 +259,20 @@ class Replay:
     def _label(self, rng: np.random.Generator, picks: Picks, receiver: Index) -> Rows:
         """The rows as task `receiver` (B,) sees them: its goal map, a goal of its own, its reward and end."""
         size, n = picks.slots.shape[0], picks.slots.shape[1] - 1
+        obs, action, goal, reward, terminated = self.judged(rng, picks, receiver)
+        total, discount, length = summed(reward, terminated, picks.left, self.gamma)
+        shows = reward > self.low.take(receiver)[:, None]
+        hit = shows[:, 0] if n == 1 else np.any(shows & (np.arange(n) < length[:, None]), axis=1)
+        next_obs = obs[:, 1] if n == 1 else obs[np.arange(size), length]
+        if self.scaled:
+            total = total * self.scale.take(receiver)
+        return Rows((obs[:, 0], action[:, 0], total, discount, next_obs, goal, receiver), picks.source, hit)
+
+    def judged(
+        self, rng: np.random.Generator, picks: Picks, receiver: Index
+    ) -> tuple[Array, Array, Array, Array, Bools]:
+        """Observation (B, n + 2, O), action (B, n + 2, A), goal (B, G), reward and end (B, n) for these tasks (B,)."""
+        n = picks.slots.shape[1] - 1
         memory, goal_slot = self.memory, picks.goal
         if len(self.tasks) > 1:
             foreign = picks.wanted & (receiver != picks.source)
@@ -264,26 +287,7 @@ class Replay:
             shared = receiver != picks.source
             reward = np.where(shared[:, None], self.low.take(receiver)[:, None], reward)
             terminated = np.where(shared[:, None], died, terminated)
-        total, discount, length = self._sum(reward, terminated, picks.left)
-        shows = reward > self.low.take(receiver)[:, None]
-        hit = shows[:, 0] if n == 1 else np.any(shows & (np.arange(n) < length[:, None]), axis=1)
-        next_obs = obs[:, 1] if n == 1 else obs[np.arange(size), length]
-        if self.scaled:
-            total = total * self.scale.take(receiver)
-        return Rows((obs[:, 0], action[:, 0], total, discount, next_obs, goal, receiver), picks.source, hit)
-
-    def _sum(self, reward: Array, terminated: NDArray[np.bool_], left: Index) -> tuple[Array, Array, Index]:
-        """Of n steps (B, n): the discounted reward, the discount of what follows, and how many steps count (B,)."""
-        n = reward.shape[1]
-        if n == 1:
-            return reward[:, 0], np.float32(self.gamma) * ~terminated[:, 0], np.ones_like(left)
-        # A step counts if it lies in the episode and no earlier step has ended it.
-        ended = np.cumsum(terminated, 1) - terminated > 0
-        counts = (np.arange(n) <= left[:, None]) & ~ended
-        length = counts.sum(1)
-        powers = (self.gamma ** np.arange(n + 1)).astype(np.float32)
-        last = np.take_along_axis(terminated, length[:, None] - 1, 1)[:, 0]
-        return (reward * counts) @ powers[:-1], powers[length] * ~last, length
+        return obs, action, goal, reward, terminated
 
     def _batch(self, rows: Rows) -> Batch:
         columns = map(torch.from_numpy, rows.columns)

@@ -55,3 +55,23 @@ def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of all parts, one after the other."""
     columns = tuple(np.concatenate(column) for column in zip(*(part.columns for part in parts), strict=True))
     return Rows(columns, np.concatenate([p.source for p in parts]), np.concatenate([p.hit for p in parts]))
+
+
+def counted(terminated: NDArray[np.bool_], left: Index) -> NDArray[np.bool_]:
+    """Of n steps (B, n): does each lie in its episode, and has no earlier one ended it; left (B,) as in Picks."""
+    ended: NDArray[np.bool_] = np.greater(np.cumsum(terminated, 1) - terminated, 0)
+    return np.less_equal(np.arange(terminated.shape[1]), left[:, None]) & ~ended
+
+
+def summed(
+    reward: NDArray[np.float32], terminated: NDArray[np.bool_], left: Index, gamma: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Index]:
+    """Of n steps (B, n): the discounted reward, the discount of what follows, and how many steps count (B,)."""
+    n = reward.shape[1]
+    if n == 1:
+        return reward[:, 0], np.float32(gamma) * ~terminated[:, 0], np.ones_like(left)
+    counts = counted(terminated, left)
+    length = counts.sum(1)
+    powers = (gamma ** np.arange(n + 1)).astype(np.float32)
+    last = np.take_along_axis(terminated, length[:, None] - 1, 1)[:, 0]
+    return (reward * counts) @ powers[:-1], powers[length] * ~last, length

@@ -105,6 +105,8 @@ class Task:
     obs_dim: int
     action_dim: int
     goal_dim: int = 0
+    discrete: bool = False
+    """An action is a choice, that of the greatest of its A numbers; data hold 1 for what was chosen and else -1."""
     horizon: int
     """Steps until the clock ends an episode."""
     goal_of: Callable[[Array], Array] = part(0, 0)

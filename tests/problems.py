@@ -131,6 +131,36 @@ class Wheel(gymnasium.Env[Any, Any]):
         return gamma ** (cls.N - 1 - place) / (1 if ends else 1 - gamma**cls.N) - cls.COST * (action - cls.BEST) ** 2
 
 
+class Corridor(gymnasium.Env[Any, Any]):
+    """N places in a row, seen one-hot; a positive action goes right, a negative one left, and -1 is paid a step.
+
+    Reaching the right end ends the episode. What the data never show is a trap: beyond |a| = SAFE a step goes left.
+    """
+
+    N, SAFE = 6, 0.75
+    action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.observation_space = box(self.N)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(0, self.N - 1))
+        return np.eye(self.N)[self.place], {}
+
+    def step(self, action: Any) -> Any:
+        a = float(action[0])
+        self.place = max(0, self.place + (1 if 0 < a < self.SAFE else -1))
+        return np.eye(self.N)[self.place], -1.0, self.place == self.N - 1, False, {}
+
+    @classmethod
+    def behaviour(cls, rng: np.random.Generator, size: int) -> np.ndarray[Any, Any]:
+        """(size, 1): right in 40 % of the steps, left in the others, half of full speed give or take."""
+        side = np.where(rng.random((size, 1)) < 0.4, 1.0, -1.0)
+        return (side * rng.uniform(0.4, 0.6, (size, 1))).astype(np.float32)
+
+
 def same(achieved: Any, desired: Any) -> Any:
     """(..., G) x (..., G) -> (...)"""
     return (achieved == desired).all(-1)
@@ -139,6 +169,19 @@ def same(achieved: Any, desired: Any) -> Any:
 def cost_elsewhere(achieved: Any, desired: Any) -> Any:
     """0 where `same`, else -1: (...)."""
     return 1.0 * same(achieved, desired) - 1.0
+
+
+CORRIDOR = Task(
+    name="test-corridor",
+    make=Corridor,
+    obs_dim=Corridor.N,
+    action_dim=1,
+    horizon=20,
+    reward_range=(-1.0, -1.0),
+    family="test-corridor",
+    scene="test-corridor",
+    description="go to the right end",
+)
 
 
 def wheel(goals: bool, ends: bool) -> Task:

@@ -42,10 +42,12 @@ def has(agent, changes):
 
 every_agent = pytest.mark.parametrize("name", AGENTS)
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
+ONLINE = [name for name, kind in AGENTS.items() if not kind.offline]
 every_setting = pytest.mark.parametrize(
-    ("name", "variant"), [(a, v) for a in AGENTS for v, changes in VARIANTS.items() if has(a, changes)]
+    ("name", "variant"),
+    [(a, v) for a in AGENTS for v, changes in VARIANTS.items() if has(a, changes) and (a in ONLINE or v == "default")],
 )
-off_policy = pytest.mark.parametrize("name", [name for name, kind in AGENTS.items() if issubclass(kind, OffPolicy)])
+off_policy = pytest.mark.parametrize("name", [name for name in ONLINE if issubclass(AGENTS[name], OffPolicy)])
 
 
 def explored(tasks, relabel, steps, gamma=GAMMA, n_step=1):
@@ -283,7 +285,8 @@ def test_the_loss_falls_on_one_batch(name, variant):
     losses = [agent.update(data) for _ in range(40)]
     key = "critic_loss" if "critic_loss" in losses[0] else next(k for k in losses[0] if k.endswith("_loss"))
     values = [float(m[key]) for m in losses if key in m]
-    assert np.mean(values[-5:]) < 0.5 * values[0], values
+    # what imitates can only come so near to actions that were drawn at random
+    assert np.mean(values[-5:]) < values[0] - (0.5 if name in ONLINE else 0.05) * abs(values[0]), values
 
 
 @off_policy
@@ -371,8 +374,9 @@ def test_draw_asks_for_the_batch_that_the_settings_say(name):
     agent = fresh(name, batch=12)
     for problem, steps in (("goals", 1), ("three steps", 3)):
         (b,) = data_of(agent, problem)
-        assert len(b.reward) == 12
-        assert b.discount.min() == pytest.approx(GAMMA**steps)  # the least: nothing ends here
+        assert len(b[0]) == 12
+        if name in ONLINE:
+            assert b.discount.min() == pytest.approx(GAMMA**steps)  # the least: nothing ends here
 
 
 @every_agent
@@ -495,7 +499,7 @@ def test_td3_learns_to_reach():
 
 
 @pytest.mark.slow
-@every_agent
+@pytest.mark.parametrize("name", ONLINE)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_agent_learns_to_reach(name, seed):
     before, after = learned(name, 1200, seed)

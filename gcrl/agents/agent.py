@@ -26,6 +26,10 @@ class Agent(nn.Module):
     Settings: ClassVar[type[Any]]
     losses: ClassVar[tuple[str, ...]] = ()
     """the methods that `compile_losses` compiles"""
+    offline: ClassVar[bool] = False
+    """made to learn from data alone: its values may lie below the task's own"""
+    discrete: ClassVar[bool] = False
+    """its actions are choices: the greatest of the A numbers of an action"""
     settings: Any
     optimizers: dict[str, torch.optim.Optimizer]
 
