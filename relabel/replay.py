@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,27 +74,7 @@ class Replay:
         """rows that were drawn, and of these the ones that show reward: (receiver, source)"""
         self.merits = Merits(self.tasks, self.memory) if sharing.name == "hindsight" and len(tasks) > 1 else None
         self.mirrors, self.reflect, self.moved = Mirrors(self.tasks), reflect, moved
-        self._check()
-
-    def _check(self) -> None:
-        """Can what is to be shared be labelled for another task."""
-        for k, task in enumerate(self.tasks):
-            if self.balance and not np.isfinite(self.low[k]):
-                raise InputError(f"--balance: {task.name} declares no least reward (reward_range), so none stands out")
-        if self.sharing.name == "own":
-            return
-        nobody = np.zeros_like(self.pool.scene)
-        label = {"family": nobody, "groups": self.pool.skill}.get(self.sharing.name, self.pool.scene)
-        for k, task in enumerate(self.tasks):
-            if (label == label[k]).sum() == 1:
-                continue
-            if task.reward is None:
-                raise InputError(
-                    f"--share {self.sharing.name}: {task.name} has only recorded rewards, so no other task's data can "
-                    f"be scored for it: use --share own, or leave it out"
-                )
-            if self.sharing.name == "uds" and not np.isfinite(self.low[k]):
-                raise InputError(f"--share uds: {task.name} declares no least reward (reward_range)")
+        share.check(tasks, sharing, self.pool, balance)
 
     def __len__(self) -> int:
         """Transitions over all tasks."""
@@ -144,6 +125,15 @@ class Replay:
         if self.reflect and self.mirrors.any:
             rows = self.mirrors(rows, rng.random(len(rows.source)) < self.reflect)
         return self._batch(rows)
+
+    @contextmanager
+    def under(self, relabel: Strategy) -> Iterator[None]:
+        """Inside, another strategy chooses the goals: values and actor may learn from different mixtures."""
+        usual, self.relabel = self.relabel, relabel
+        try:
+            yield
+        finally:
+            self.relabel = usual
 
     def segments(self, rng: np.random.Generator, size: int, length: int, ahead: float | None = None) -> Segment:
         """`size` windows of `length` steps in a row; with `ahead` also the return to the episode's end, so discounted.

@@ -167,3 +167,23 @@ def parse(text: str) -> Sharing:
         cure = f"{name} takes a number from {low:g} to {high:g}" if name in NUMBERS else f"{name} takes no number"
         raise InputError(f"--share {text}: {cure}")
     return Sharing(name, value)
+
+
+def check(tasks: Sequence[Task], sharing: Sharing, pool: Pool, balance: float = 0.0) -> None:
+    """InputError unless what is to be shared can be labelled for another task, and what is to stand out can."""
+    for task in tasks:
+        if balance and not np.isfinite(task.reward_range[0]):
+            raise InputError(f"--balance: {task.name} declares no least reward (reward_range), so none stands out")
+    if sharing.name == "own":
+        return
+    label = {"family": np.zeros_like(pool.scene), "groups": pool.skill}.get(sharing.name, pool.scene)
+    for k, task in enumerate(tasks):
+        if (label == label[k]).sum() == 1:
+            continue
+        if task.reward is None:
+            raise InputError(
+                f"--share {sharing.name}: {task.name} has only recorded rewards, so no other task's data can "
+                f"be scored for it: use --share own, or leave it out"
+            )
+        if sharing.name == "uds" and not np.isfinite(task.reward_range[0]):
+            raise InputError(f"--share uds: {task.name} declares no least reward (reward_range)")

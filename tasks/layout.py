@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
-from tasks.task import Array, InputError, Score, Task, bonus_if, cost_outside, never, within
+from tasks.task import Array, Episode, InputError, Score, Task, bonus_if, cost_outside, never, within
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,19 @@ class LaidOut(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def _make(task: Task, obs_dim: int, goal_dim: int, render_mode: str | None = None) -> LaidOut:
     return LaidOut(task.make(render_mode=render_mode), task, obs_dim, goal_dim)
+
+
+def laid(episode: Episode, task: Task, common: Task) -> Episode:
+    """An episode of `task` in the layout of `common`, which is the same task after `together`."""
+    if (task.obs_dim, task.goal_dim) == (common.obs_dim, common.goal_dim):
+        return episode
+    length = len(episode.action)
+    columns = list(task.columns if task.obs_dim < common.obs_dim else range(common.obs_dim))
+    observation = np.zeros((length + 1, common.obs_dim), np.float32)
+    observation[:, columns] = episode.observation
+    desired = np.zeros((length, common.goal_dim), np.float32)
+    desired[:, : task.goal_dim] = episode.desired
+    return episode._replace(observation=observation, desired=desired)
 
 
 def together(tasks: Sequence[Task]) -> tuple[Task, ...]:

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 import tasks
 from gcrl.collect import Lane
 from tasks import InputError, find
-from tasks.layout import Cut, LaidOut, Spread, picked, together
+from tasks.layout import Cut, LaidOut, Spread, laid, picked, together
 from tasks.task import Task, bonus_if, cost_outside, never, part, within
 
 WIDTH = 7
@@ -326,3 +326,22 @@ def test_an_environment_says_what_it_observes():
         env = task.make()
         seen, _ = env.reset(seed=0)
         assert {name: x.shape for name, x in seen.items()} == {n: b.shape for n, b in env.observation_space.items()}
+
+
+def test_episodes_are_laid_out_as_their_environment_is():
+    """What the wrapped environment would have observed, number by number."""
+    narrow = body("narrow", (1, 2, 5), LAST, 2)
+    tasks_ = [narrow, body("wide", goal_of=itemgetter((..., slice(0, 3))), goal_dim=3)]
+    common = together(tasks_)[0]
+    episodes = []
+    for task in (narrow, common):
+        lane = Lane(task)
+        lane.reset(3)
+        while not lane.step(np.zeros(1, np.float32)):
+            pass
+        episodes.append(lane.episode())
+    after = laid(episodes[0], narrow, common)
+    for x, y in zip(after, episodes[1], strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert after.observation.shape[1] == WIDTH and after.desired.shape[1] == 3
+    assert laid(episodes[1], common, common) is episodes[1]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gcrl.encoder import Encoder, Spec
 from relabel.batch import State
-from relabel.replay import Replay
+from relabel.mix import Source
 
 Metrics = dict[str, Tensor]
 
@@ -57,7 +57,7 @@ class Agent(nn.Module):
         for name in self.losses:
             setattr(self, name, torch.compile(getattr(self, name), dynamic=False, **how))
 
-    def draw(self, replay: Replay, rng: np.random.Generator) -> Any:
+    def draw(self, replay: Source, rng: np.random.Generator) -> Any:
         """The data one update needs."""
         raise TypeError(f"{type(self).__name__} does not say what it draws")
 

@@ -16,7 +16,7 @@ from gcrl.bodies import tie_of
 from gcrl.encoder import Spec
 from gcrl.nets import Critics
 from relabel.batch import Batch
-from relabel.replay import Replay
+from relabel.mix import Source
 from relabel.score import Scores
 
 
@@ -85,7 +85,7 @@ class OffPolicy(Agent):
             "actor": adam(self.actor, s.lr),
         }
 
-    def draw(self, replay: Replay, rng: np.random.Generator) -> Batch:
+    def draw(self, replay: Source, rng: np.random.Generator) -> Batch:
         return replay.sample(rng, self.settings.batch, scores=Scores(self.value, self.ahead))
 
     @torch.no_grad()
