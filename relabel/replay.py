@@ -41,6 +41,7 @@ class Replay:
     how many steps a transition spans; `balance` the share of a task's rows that shall show reward (0: as it comes);
     `scale` multiplies each task's reward; `reflect` is the share of the rows that are seen in their task's mirror.
     `moved` of the rows are drawn up to five times, until they come from an episode that moved what its goals are about.
+    With `everyone` a task without data learns from what others share (own, groups, cds, hindsight and hipi excepted).
     `capacity` counts the observations of each store. Tasks share the layout of observation, action and goal
     (`tasks.layout.together`).
     """
@@ -58,6 +59,7 @@ class Replay:
         scale: Sequence[float] = (),
         reflect: float = 0.0,
         moved: float = 0.0,
+        everyone: bool = False,
     ) -> None:
         if len({(t.obs_dim, t.action_dim, t.goal_dim) for t in tasks}) != 1:
             raise InputError("tasks of one replay must share the sizes of observation, action and goal")
@@ -67,7 +69,7 @@ class Replay:
         self.scaled = bool((self.scale != 1).any())
         self.memory = Memory(tasks[0], capacity, len(tasks))
         self.stores = [EpisodeStore(task, capacity, self.memory, k) for k, task in enumerate(tasks)]
-        self.pool = Pool.of(tasks, self.memory.size)
+        self.pool = Pool.of(tasks, self.memory.size, everyone)
         self.low = np.array([task.reward_range[0] for task in tasks], np.float32)
         self.judge = Judge(tasks)
         self.flow = np.zeros((2, len(tasks), len(tasks)), np.int64)
@@ -266,6 +268,8 @@ class Replay:
         memory, goal_slot = self.memory, picks.goal
         if len(self.tasks) > 1:
             foreign = picks.wanted & (receiver != picks.source)
+            alone = foreign & (self.pool.size.take(receiver) == 0)  # it has desired nothing yet: what was achieved
+            picks, foreign = picks._replace(wanted=picks.wanted & ~alone), foreign & ~alone
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
             goal_slot = goal_slot.copy()
             goal_slot[foreign] = memory.slot(k, memory.draw(rng, k))

@@ -37,18 +37,24 @@ class Pool:
     """(K, K) does each task (row) find what it observes, and its goal, in the observations of each (column)"""
     weight: NDArray[np.float64]
     """(K,) how many rows each task that has data gets, in proportion; it may be written to"""
+    everyone: bool = False
+    """does a task without data of its own learn from what others share"""
 
     @staticmethod
-    def of(tasks: Sequence[Task], size: Index) -> Pool:
+    def of(tasks: Sequence[Task], size: Index, everyone: bool = False) -> Pool:
         scene = labels([task.scene for task in tasks])
         columns = [set(task.columns or range(task.obs_dim)) for task in tasks]
         reads = np.array([[mine <= theirs for theirs in columns] for mine in columns])
         reads &= (scene[:, None] == scene) | ~np.array([[task.local] for task in tasks])
-        return Pool(size, scene, labels([(task.scene, task.skill) for task in tasks]), reads, np.ones(len(tasks)))
+        skill = labels([(task.scene, task.skill) for task in tasks])
+        return Pool(size, scene, skill, reads, np.ones(len(tasks)), everyone)
 
-    def receivers(self, rng: np.random.Generator, n: int) -> Index:
-        """n rows, stratified: its share for each task that has data; who gets the remainder is drawn."""
-        filled = np.flatnonzero(self.size)
+    def receivers(self, rng: np.random.Generator, n: int, rows: Index) -> Index:
+        """n rows, stratified: its share for each task that has data; who gets the remainder is drawn.
+
+        rows (K, K): how many each task (row) may learn from of each (column). With `everyone` these are enough.
+        """
+        filled = np.flatnonzero(rows.any(1) if self.everyone else self.size)
         m = len(filled)
         weight = self.weight[filled]
         if (weight == weight[0]).all():
@@ -74,32 +80,36 @@ def labels(names: Sequence[object]) -> Index:
 
 def own(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """Each task learns from its own data."""
-    k = pool.receivers(rng, n)
+    k = pool.receivers(rng, n, np.diag(pool.size))
     return k, k
 
 
 def uniform(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """Each task learns from all data of its scene alike: the union of the stores (share all)."""
-    k = pool.receivers(rng, n)
-    return k, one_of(rng, k, pool.may(pool.scene) * pool.size)
+    rows = pool.may(pool.scene) * pool.size
+    k = pool.receivers(rng, n, rows)
+    return k, one_of(rng, k, rows)
 
 
 def groups(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """As uniform, inside the skill groups that the tasks declare (MT-Opt, Kalashnikov et al. 2021, 2104.08212)."""
-    k = pool.receivers(rng, n)
-    return k, one_of(rng, k, pool.may(pool.skill) * pool.size)
+    rows = pool.may(pool.skill) * pool.size
+    k = pool.receivers(rng, n, rows)
+    return k, one_of(rng, k, rows)
 
 
 def family(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """As uniform, over all scenes: the dynamics of what is shared may differ."""
-    k = pool.receivers(rng, n)
-    return k, one_of(rng, k, pool.reads * pool.size)
+    rows = pool.reads * pool.size
+    k = pool.receivers(rng, n, rows)
+    return k, one_of(rng, k, rows)
 
 
 def random(rng: np.random.Generator, n: int, pool: Pool) -> Pairs:
     """Any transition of any task, learned for a random task of its scene that has data."""
     source = anything(rng, n, pool)
-    return one_of(rng, source, (pool.may(pool.scene).T & (pool.size > 0)).astype(np.int64)), source
+    able = pool.everyone | (pool.size > 0)
+    return one_of(rng, source, (pool.may(pool.scene).T & able).astype(np.int64)), source
 
 
 def anything(rng: np.random.Generator, n: int, pool: Pool) -> Index:

@@ -509,3 +509,29 @@ def test_what_a_source_does_not_observe_becomes_no_goal():
         replay.add(k, Episode(observation, np.zeros((50, 4), np.float32), desired, np.zeros(50, np.float32), False))
     replay.sample(rng, 400)
     assert (replay.flow[0] > 0).tolist() == [[True, True], [False, True]]
+
+
+@pytest.mark.parametrize("share", ["uniform", "random", "family", "uds", "own"])
+def test_everyone_learns_from_what_others_share(share):
+    """A task without data gets its share of the rows, by its own goal map, reward and end; goals that it never desired
+    are goals achieved. By default it gets none."""
+    mates = TASKS[:4]  # one scene, the last without data
+    replay, kept = filled(share, tasks=mates, ids=FILLED[:3], everyone=True)
+    episodes = known(kept)
+    b = replay.sample(np.random.default_rng(0), 4000)
+    mine = (b.task == 3).numpy()
+    if share == "own":
+        assert not mine.any()
+        return
+    assert mine.mean() == pytest.approx(0.25, abs=0.03)
+    task = mates[3]
+    possible = {tuple(task.goal_of(moment).tolist()) for episode in episodes.values() for moment in episode.observation}
+    for obs, next_obs, goal, reward, discount in zip(
+        *(x.numpy()[mine][:300] for x in (b.obs, b.next_obs, b.goal, b.reward, b.discount)), strict=True
+    ):
+        assert tuple(goal.tolist()) in possible
+        assert reward == (-1.0 if share == "uds" else cost(task.goal_of(next_obs), goal))
+        assert obs[1] == next_obs[1]
+        assert discount == pytest.approx(GAMMA) or episodes[int(obs[1])].terminated
+    usual, _ = filled(share, tasks=mates, ids=FILLED[:3])
+    assert not (usual.sample(np.random.default_rng(0), 1000).task == 3).any()
