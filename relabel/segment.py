@@ -60,7 +60,7 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, length: int, ahead
         order = replay.judge.order(receiver)
         if order is not None:
             receiver, source = receiver[order], source[order]
-    longest = length if ahead is None else max(length, max(task.horizon for task in replay.tasks))
+    longest = length if ahead is None else max(length, replay.memory.longest)
     picks = replay.pick(rng, source, longest)
     steps = min(longest, max(length, int(picks.left.max()) + 1))
     picks = picks._replace(slots=picks.slots[:, : steps + 1])

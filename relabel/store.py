@@ -57,6 +57,7 @@ class Memory:
         """is the goal map elsewhere at the end of the episode than at its start"""
         self.slots = np.zeros(stores * capacity, np.int64)  # ring of transitions -> the store's ring of observations
         self.first, self.size = np.zeros((2, stores), np.int64)  # oldest transition, and how many there are
+        self.longest = 0  # steps of the longest episode that was ever added
 
     def rows(self, store: Index, index: Index, slots: Index | None = None) -> Rows:
         """The transitions of these numbers (B,) in these stores (B,), and where in their episodes they lie.
@@ -153,6 +154,7 @@ class EpisodeStore:
         self._tail = (self._tail + length + 1) % self.capacity
         self.used += length + 1
         self._memory.size[self._k] += length
+        self._memory.longest = max(self._memory.longest, length)
 
     def sample(self, rng: np.random.Generator, n: int) -> Rows:
         """n transitions, uniform with replacement."""
