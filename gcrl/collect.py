@@ -15,7 +15,7 @@ from gcrl.at_once import at_once, cores
 from gcrl.relay import Relay
 from gcrl.run import RunError
 from relabel.batch import State
-from tasks.task import Episode, SimulatorError, Task
+from tasks.task import Episode, SimulatorError, Task, choice
 
 Vector = NDArray[np.float32]
 LARGEST = float(np.finfo(np.float32).max)
@@ -54,6 +54,8 @@ class Lane:
         """Act (A,); is the episode over? Raises SimulatorError where the simulator breaks its contract."""
         if not finite(action):
             raise RunError("the policy has diverged, an action of it is not finite: train anew with a lower --lr")
+        if self.task.discrete:
+            action = choice(action)
         self.action.append(np.array(action, np.float32))  # a copy: the caller may use its array again
         raw, reward, terminated, truncated, _ = self._ask(self.env.step, action.copy())  # some scribble in it
         try:

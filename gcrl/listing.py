@@ -26,5 +26,5 @@ def main(args: Sequence[str]) -> int:
             )
     for name, of in SETS.items():
         print(f"{name:{width}}  {len(of)} tasks at once")
-    print(f"{'gym:<EnvId>':{width}}  any registered gymnasium environment with continuous actions, goals or none")
+    print(f"{'gym:<EnvId>':{width}}  any registered gymnasium environment, actions continuous or discrete")
     return 0

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
 from tasks.simulator import register_robotics, require_mujoco
@@ -48,8 +48,20 @@ class GoalLast(gymnasium.ObservationWrapper[Any, Any, Any]):
         return {**observation, "observation": both}
 
 
+class Choice(gymnasium.ActionWrapper[Any, Any, Any]):
+    """One of n choices as a vector of n numbers: the greatest is what is chosen, of equals the first."""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        space: Any = env.action_space
+        self.start, self.action_space = int(space.start), Box(-1.0, 1.0, (int(space.n),), np.float32)
+
+    def action(self, action: NDArray[Any]) -> int:
+        return self.start + int(np.argmax(action))
+
+
 def make(env_id: str, render_mode: str | None = None) -> Env:
-    """The environment without its clock, actions rescaled to [-1, 1]; InputError where it is not one for us."""
+    """The environment without its clock, its actions a vector in [-1, 1]; InputError where it is not one for us."""
     known(env_id)
     drawing = {} if render_mode is None else {"render_mode": render_mode}
     try:
@@ -60,7 +72,9 @@ def make(env_id: str, render_mode: str | None = None) -> Env:
     if isinstance(env.observation_space, Dict):
         env = GoalLast(env)
     actions: Any = env.action_space
-    if (actions.low != -1).any() or (actions.high != 1).any():
+    if isinstance(actions, Discrete):
+        env = Choice(env)
+    elif (actions.low != -1).any() or (actions.high != 1).any():
         env = gymnasium.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
     return env
 
@@ -78,11 +92,14 @@ def known(env_id: str) -> None:
 
 
 def check_spaces(env_id: str, env: Env) -> None:
-    """InputError unless actions and all that is observed are vectors of numbers, and actions have limits."""
+    """InputError unless all that is observed are vectors of numbers, and actions are choices or vectors with limits."""
     actions, seen = env.action_space, env.observation_space
-    if not is_vector(actions) or not np.issubdtype(actions.dtype, np.floating):
-        raise InputError(f"gym:{env_id} takes {kind(actions)} actions: choose one with a vector of continuous actions")
-    if not actions.is_bounded():  # type: ignore[attr-defined]
+    discrete = isinstance(actions, Discrete)
+    if not discrete and (not is_vector(actions) or not np.issubdtype(actions.dtype, np.floating)):
+        raise InputError(
+            f"gym:{env_id} takes {kind(actions)} actions: choose one with Discrete or a vector of continuous ones"
+        )
+    if not discrete and not actions.is_bounded():  # type: ignore[attr-defined]
         raise InputError(f"gym:{env_id} has actions without limits: register it with a wrapper that gives them limits")
     parts = seen.spaces if isinstance(seen, Dict) else {"observation": seen}
     if isinstance(seen, Dict) and set(parts) != {"observation", "achieved_goal", "desired_goal"}:
@@ -269,6 +286,7 @@ def task_of(env_id: str) -> Task:
         make=partial(make, env_id),
         obs_dim=(spaces["observation"] if goals else spaces).shape[0],
         action_dim=env.action_space.shape[0],  # type: ignore[index]
+        discrete=isinstance(env, Choice),
         horizon=gymnasium.registry[env_id].max_episode_steps or HORIZON,
         family=f"gym:{env_id}",
         scene=f"gym:{env_id}",

@@ -88,6 +88,12 @@ def identity(x: Any) -> Any:
     return x if isinstance(x, Hashable) else id(x)
 
 
+def choice(action: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The choice that these numbers mean, as data hold it: (..., A) -> (..., A), 1 for the greatest and else -1."""
+    greatest = action.argmax(-1)[..., None]  # of equals the first
+    return np.where(np.arange(action.shape[-1]) == greatest, np.float32(1), np.float32(-1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One MDP of the many that a policy serves.

@@ -89,7 +89,7 @@ def finished(made, tmp_path):
         ("train --task two\nlines", ["unknown task 'two lines'"]),
         ("train --task Pendulum-v1", ["did you mean gym:Pendulum-v1"]),
         ("train --task gym:NoSuchEnv", ["gym:NoSuchEnv", "import the package"]),
-        ("train --task gym:CartPole-v1", ["Discrete", "continuous"]),
+        ("train --task gym:FrozenLake-v1", ["gym:FrozenLake-v1", "observation a Discrete"]),
         ("train --task", ["--task: give at least one", "gcrl list"]),
         ("train --relabel futur", ["did you mean future"]),
         ("train --relabel future:0.8,final:0.4", ["more than 1"]),

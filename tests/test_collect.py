@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from gcrl.collect import Collector, Lane, episode_seed
 from gcrl.evaluate import SEED, evaluation_seed
+from gcrl.run import RunError
 from tasks.task import SimulatorError
 from tests.problems import POINT, script, wheel
 
@@ -149,6 +151,31 @@ def test_double_actions_become_single():
     lane.reset(0)
     lane.step(np.full(2, 0.1))
     assert lane.episode().action.dtype == np.float32
+
+
+def test_of_choices_what_was_chosen_is_kept():
+    """1 for the greatest, of equals the first, and else -1; the simulator gets the same, and may scribble in it."""
+    task = dataclasses.replace(script(shared=True), discrete=True)
+    assert not script().discrete
+    lane = Lane(task)
+    lane.reset(0)
+    for action in ([0.3, 0.2], [-0.9, -0.8], [0.5, 0.5]):
+        lane.step(np.array(action, np.float32))
+    e = lane.episode()
+    np.testing.assert_array_equal(e.action, np.float32([[1, -1], [-1, 1], [1, -1]]))
+    assert e.action.dtype == np.float32
+    assert e.observation[:, 3].tolist() == [0.0, 0.0, 0.0, 0.0]  # the sum of all numbers of the actions
+    with pytest.raises(RunError, match="diverged"):
+        lane.step(np.float32([np.nan, 0.0]))
+
+
+def test_choices_are_played_again_as_they_were():
+    task = dataclasses.replace(script("test-choice", ends=None), discrete=True)
+    collector = Collector([task], 2, 0)
+    played(collector, actions(5, 2))
+    again = Collector([task], 2, 0)
+    assert again.restore(collector.snapshot())
+    assert all(same(a.episode(), b.episode()) for a, b in zip(collector.lanes, again.lanes, strict=True))
 
 
 def test_a_lane_passes_its_render_mode_on():

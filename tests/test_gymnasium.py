@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
 import tasks
 from tasks.task import InputError
@@ -125,7 +125,24 @@ class Free(Plane):
 
 
 class Buttons(Plane):
-    action_space = Discrete(3)
+    """Numbered from 5 on: stay, right, up."""
+
+    action_space = Discrete(3, start=5)
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return super().step(np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])[action - 5])
+
+
+class PushesOtherwise(Buttons):
+    """A goal environment of choices is asked what any other is asked."""
+
+    def compute_reward(self, achieved, desired, info):
+        return self.pay(achieved, desired) + 1.0
+
+
+class Switches(Plane):
+    action_space = MultiDiscrete([2, 2])
 
 
 class Counts(Plane):
@@ -159,14 +176,15 @@ FAULTS = {
     NoEnd: "has no compute_terminated",
     Fails: "cannot be made: RuntimeError: no licence",
     Free: "actions without limits",
-    Buttons: "takes Discrete actions",
+    PushesOtherwise: "its compute_reward does not say what step says",
+    Switches: r"takes MultiDiscrete\(2,\) actions: choose one with Discrete or a vector of continuous",
     Counts: r"takes Box\(2,\) actions",
     Camera: r"has as observation a Box\(8, 8, 3\)",
     Nested: "has as achieved_goal a Dict",
     More: "observes a dict of .*force",
     Unlike: r"has as desired_goal a Box\(3,\)",
 }
-for env in (Plane, ScalarEnd, SwappedBatch, Unseeded, *FAULTS):
+for env in (Plane, ScalarEnd, SwappedBatch, Unseeded, Buttons, *FAULTS):
     gymnasium.register(f"test/{env.__name__}-v0", entry_point=env, max_episode_steps=40)
 gymnasium.register("test/Endless-v0", entry_point=Plane)
 
@@ -190,7 +208,7 @@ def test_what_cannot_be_relabelled_is_refused_in_one_line(env, message):
         ("gym:FetchRech-v4", "gym:FetchReach-v4"),
         ("gym:", "import the package"),
         ("gym:some.module:Thing-v0", "import the package"),
-        ("gym:CartPole-v1", "continuous actions"),
+        ("gym:FrozenLake-v1", "observation a Discrete"),
         ("gym:FrankaKitchen-v1", "achieved_goal a Dict"),
     ],
 )
@@ -259,6 +277,31 @@ def test_other_environments_are_tasks_of_one_goal():
     assert none.shape == (0,)
     assert not task.success(none, none)
     assert not task.terminated(none, none)
+
+
+def test_choices_are_vectors_whose_greatest_number_counts():
+    task = tasks.get("gym:CartPole-v1")
+    assert (task.obs_dim, task.action_dim, task.goal_dim, task.horizon, task.discrete) == (4, 2, 0, 500, True)
+    assert not tasks.get("gym:Pendulum-v1").discrete
+    ours, stock, rng = task.make(), gymnasium.make("CartPole-v1"), np.random.default_rng(0)
+    assert ours.action_space == Box(-1, 1, (2,), np.float32)
+    np.testing.assert_array_equal(ours.reset(seed=3)[0], stock.reset(seed=3)[0])
+    for action in rng.uniform(-1, 1, (9, 2)).astype(np.float32):
+        ours_, stock_ = ours.step(action), stock.step(int(action[1] > action[0]))
+        np.testing.assert_array_equal(ours_[0], stock_[0])
+        assert ours_[1:3] == stock_[1:3]
+
+
+def test_a_goal_environment_of_choices():
+    task = task_of(Buttons)
+    assert (task.obs_dim, task.goal_dim, task.action_dim, task.discrete) == (5, 2, 3, True)
+    assert (task.reward.batched, task.terminated.batched) == (True, True)
+    env = task.make()
+    env.reset(seed=0)
+    stays, up, also_stays, right = [0.9, 0.1, -1], [-1, -0.2, -0.1], [1, 1, 1], [0, 1, 0]
+    for action, place in ((stays, [0, 0]), (up, [0, 0.4]), (also_stays, [0, 0.4]), (right, [0.4, 0.4])):
+        obs = env.step(np.float32(action))[0]
+        np.testing.assert_allclose(obs["achieved_goal"], place)
 
 
 def test_actions_within_limits_reach_the_simulator_untouched():
