@@ -21,6 +21,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "tau": (0, 1),
     "dropout": (0, 0.99),
     "random": (0, 1),
+    "epsilon": (0, 1),
+    "anneal": (0, math.inf),
     "reflect": (0, 1),
     "moved": (0, 1),
     "reset_every": (0, math.inf),

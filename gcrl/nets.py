@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcrl.bodies import BODIES
-from gcrl.layers import ALL
+from gcrl.layers import ALL, Linears
 
 NOWHERE = slice(0, 0)
 
@@ -88,6 +88,58 @@ class Values(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         v: Tensor = self.body(x).squeeze(-1)
         return v
+
+
+class Choices(nn.Module):
+    """n values Q(x, a) of each of A choices, heads on one body: x (B, X) -> (n, B, A)."""
+
+    def __init__(
+        self,
+        n: int,
+        dim: int,
+        choices: int,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        weights: str = "conditioned",
+        ident: slice = NOWHERE,
+    ) -> None:
+        super().__init__()
+        self.n, self.body = n, BODIES[weights](1, dim, n * choices, hidden, ident, layer_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q: Tensor = self.body(x)[0].unflatten(-1, (self.n, -1)).transpose(0, 1)
+        return q
+
+
+class DuelingChoices(nn.Module):
+    """Q(x, a) = V(x) + A(x, a) - mean_a' A(x, a') of each of A choices: x (B, X) -> (n, B, A).
+
+    Two streams on one body, each with a hidden layer of its own as wide as the body's last (Wang et al. 2016, arXiv
+    1511.06581, eq. 9). Without the mean V and A would not be told apart: what one has more the other may have less.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        dim: int,
+        choices: int,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        weights: str = "conditioned",
+        ident: slice = NOWHERE,
+    ) -> None:
+        super().__init__()
+        self.body = BODIES[weights](1, dim, 2 * hidden[-1], hidden, ident, layer_norm)
+        self.value, self.advantage = Linears(n, hidden[-1], 1), Linears(n, hidden[-1], choices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, a = self.streams(x)
+        return v + a - a.mean(-1, keepdim=True)
+
+    def streams(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """V (n, B, 1) and A (n, B, A)."""
+        one, other = F.relu(self.body(x)[0]).chunk(2, -1)
+        return self.value(one), self.advantage(other)
 
 
 class NormalActor(nn.Module):

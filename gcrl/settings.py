@@ -170,6 +170,11 @@ class Plan:
             scale = dict(zip(asked, s.reward_scale, strict=True))
             s = dataclasses.replace(s, reward_scale=tuple(scale.get(task, 1.0) for task in every))
         chosen = together(every)
+        if AGENTS[s.agent].discrete and (others := [task.name for task in chosen if not task.discrete]):
+            raise InputError(
+                f"--agent {s.agent} chooses among a few actions, and those of {others[0]} are continuous: "
+                f"give ddpg, td3 or sac"
+            )
         if chosen[0].goal_dim == 0 and s.relabel != "none":
             s = dataclasses.replace(s, relabel="none")  # no goals, nothing to relabel
         s = dataclasses.replace(s, task=tuple(task.name for task in chosen))

@@ -90,6 +90,37 @@ ROW, SWAP = (
 PLAIN = _task(name="test-plain", make=partial(Point, False), obs_dim=4, reward_range=(-3.0, 0.0))
 
 
+class ByChoice(gymnasium.ActionWrapper[Any, Any, Any]):
+    """Of an environment, one that takes one of these actions (N, A): that of the greatest number."""
+
+    def __init__(self, task: Task, actions: tuple[tuple[float, ...], ...], render_mode: str | None = None) -> None:
+        super().__init__(task.make(render_mode=render_mode))
+        self.actions, self.action_space = np.float32(actions), Box(-1.0, 1.0, (len(actions),), np.float32)
+
+    def action(self, action: Any) -> Any:
+        return self.actions[np.argmax(action)]
+
+
+MOVES = ((0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
+"""Of a point: stay, left, right, up, down."""
+
+
+def by_choice(task: Task, actions: tuple[tuple[float, ...], ...] = MOVES) -> Task:
+    """The task with these actions (N, A) to choose from."""
+    return dataclasses.replace(
+        task,
+        name=f"{task.name}-by-choice",
+        make=partial(ByChoice, task, actions),
+        action_dim=len(actions),
+        discrete=True,
+    )
+
+
+def fit_for(agent: str, task: Task) -> Task:
+    """The task, by choice where that is all that the agent can."""
+    return by_choice(task) if AGENTS[agent].discrete else task
+
+
 class Wheel(gymnasium.Env[Any, Any]):
     """N places in a ring; every step moves to the next one, whatever the action. One-hot, so that values are a table.
 

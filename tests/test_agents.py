@@ -12,6 +12,7 @@ import torch
 
 from gcrl.agents import AGENTS
 from gcrl.agents.agent import Agent, load_optimizer_state, optimizer_state
+from gcrl.agents.discrete import Discrete
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.collect import Collector
 from gcrl.encoder import Spec
@@ -20,7 +21,7 @@ from gcrl.train import Training
 from relabel.batch import State
 from relabel.goals import parse
 from relabel.replay import Replay
-from tests.problems import PLAIN, POINT, SPEC, Wheel, batch, plan, settings_of, wheel
+from tests.problems import MOVES, PLAIN, POINT, SPEC, Wheel, batch, by_choice, fit_for, plan, settings_of, wheel
 
 GAMMA = 0.9
 MOVED = dataclasses.replace(POINT, name="test-moved", reward_range=(-2.0, 1.0))
@@ -32,12 +33,20 @@ VARIANTS = {
     "no layer_norm": {"layer_norm": False},
     "delay": {"delay": 3},
     "no clip": {"clip_target": False},
+    "hard": {"period": 2, "tau": 1.0},
+    "squared": {"huber": 0.0},
+    "anew": {"period": 3, "tau": 1.0, "anew": True},
 }
 
 
 def has(agent, changes):
     """Can the agent be set so."""
     return set(changes) <= {field.name for field in dataclasses.fields(AGENTS[agent].Settings)}
+
+
+def problem_for(name, problem):
+    """Its tasks, by choice for an agent that chooses."""
+    return tuple(fit_for(name, task) for task in PROBLEMS[problem])
 
 
 every_agent = pytest.mark.parametrize("name", AGENTS)
@@ -48,6 +57,9 @@ every_setting = pytest.mark.parametrize(
     [(a, v) for a in AGENTS for v, changes in VARIANTS.items() if has(a, changes) and (a in ONLINE or v == "default")],
 )
 off_policy = pytest.mark.parametrize("name", [name for name in ONLINE if issubclass(AGENTS[name], OffPolicy)])
+DISCRETE = [name for name, kind in AGENTS.items() if issubclass(kind, Discrete)]
+every_choice = pytest.mark.parametrize("name", DISCRETE)
+with_target = pytest.mark.parametrize("name", [*(a for a in ONLINE if issubclass(AGENTS[a], OffPolicy)), *DISCRETE])
 
 
 def explored(tasks, relabel, steps, gamma=GAMMA, n_step=1):
@@ -61,8 +73,8 @@ def explored(tasks, relabel, steps, gamma=GAMMA, n_step=1):
 
 
 @functools.cache
-def replay_of(problem):
-    tasks = PROBLEMS[problem]
+def replay_of(problem, discrete=False):
+    tasks = [by_choice(task) if discrete else task for task in PROBLEMS[problem]]
     return explored(tasks, "future" if tasks[0].goal_dim else "none", 400, n_step=3 if problem == "three steps" else 1)
 
 
@@ -82,13 +94,13 @@ def shown(agent, replay):
 
 def fresh(name, problem="goals", seed=0, **wanted):
     torch.manual_seed(seed)
-    return shown(made(name, PROBLEMS[problem], **wanted), replay_of(problem))
+    return shown(made(name, problem_for(name, problem), **wanted), replay_of(problem, AGENTS[name].discrete))
 
 
 def data_of(agent, problem="goals", count=1, seed=0):
     """What the agent draws for `count` updates."""
     rng = np.random.default_rng(seed)
-    return [agent.draw(replay_of(problem), rng) for _ in range(count)]
+    return [agent.draw(replay_of(problem, agent.discrete), rng) for _ in range(count)]
 
 
 def states(problem, size, seed=0):
@@ -126,7 +138,7 @@ def test_actions_have_the_shape_and_the_range(name, problem, size, explore):
     for x in (state, far):
         for _ in range(20):
             action, _ = agent.act(x, explore=explore)
-            assert action.shape == (size, 2)
+            assert action.shape == (size, agent.spec.action_dim)
             assert action.dtype == torch.float32
             assert not action.requires_grad
             assert (action.abs() <= 1).all()
@@ -136,7 +148,7 @@ def test_actions_have_the_shape_and_the_range(name, problem, size, explore):
 @every_problem
 def test_without_exploring_nothing_is_random(name, problem):
     """The same actions again, from no generator; and a state's action does not depend on its company."""
-    agent, state = fresh(name, problem), states(problem, 9)
+    agent, state = fresh(name, problem), states(problem, 40 if AGENTS[name].discrete else 9)
     torch.manual_seed(3)
     first, _ = agent.act(state)
     assert torch.equal(torch.get_rng_state(), torch.manual_seed(3).get_state())
@@ -153,7 +165,8 @@ def test_exploring_is_random_and_the_seed_decides(name):
     agent, state = fresh(name), states("goals", 9)
     torch.manual_seed(3)
     first, second = agent.act(state, explore=True)[0], agent.act(state, explore=True)[0]
-    assert (first != second).any(1).all()
+    differs = (first != second).any(1)
+    assert differs.any() if agent.discrete else differs.all()
     torch.manual_seed(3)
     assert torch.equal(agent.act(state, explore=True)[0], first)
 
@@ -190,6 +203,44 @@ def test_exploration_noise_is_what_the_settings_say(name):
     some = (fresh(name, noise=0.0, random=0.3).act(state, explore=True)[0] != mean).float()
     assert (some[:, 0] == some[:, 1]).all()  # a whole action is uniform or none of it
     assert some.mean() == pytest.approx(0.3, abs=0.015)
+
+
+@every_choice
+def test_of_choices_one_is_made_and_epsilon_of_them_at_random(name):
+    """One number of each action is 1, the others are -1; the share falls to epsilon with the updates."""
+    agent = fresh(name, epsilon=0.3, anneal=4)
+    state = State(*(x.expand(20_000, *x.shape[1:]) for x in states("goals", 1)))
+    greedy = agent.act(state)[0]
+    assert set(greedy.unique().tolist()) == {-1.0, 1.0} and ((greedy == 1).sum(1) == 1).all()
+    torch.testing.assert_close(greedy.argmax(1), agent.values(agent.encode(state)).argmax(1))
+    for updates, share in ((0, 1.0), (2, 0.65), (4, 0.3), (9, 0.3)):
+        agent.updates = updates
+        counts = (agent.act(state, explore=True)[0] == 1).float().mean(0)
+        wanted = share / 5 + (1 - share) * (greedy[0] == 1)
+        torch.testing.assert_close(counts, wanted, atol=0.015, rtol=0)
+    assert fresh(name, anneal=0, epsilon=0.25).share() == 0.25
+
+
+@every_choice
+def test_a_policy_that_has_diverged_does_not_choose(name):
+    """Or nobody would notice: a choice is a number whatever its values are."""
+    agent, state = fresh(name), states("goals", 3)
+    with torch.no_grad():
+        for p in (*agent.critic.parameters(), *agent.target.parameters()):
+            p.fill_(torch.nan)
+    for explore in (False, True):
+        assert agent.act(state, explore=explore)[0].isnan().all()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in AGENTS.items() if not kind.discrete])
+def test_a_continuous_agent_works_where_actions_are_choices(name):
+    """Its vector's greatest number is what counts: nothing but sizes tells it."""
+    torch.manual_seed(0)
+    replay = replay_of("goals", discrete=True)
+    agent = shown(made(name, (by_choice(POINT),)), replay)
+    for _ in range(2):
+        assert all(x.isfinite() for x in agent.update(agent.draw(replay, np.random.default_rng(0))).values())
+    assert agent.act(states("goals", 7), explore=True)[0].shape == (7, len(MOVES))
 
 
 # update ---------------------------------------------------------------------------------------------------------------
@@ -280,7 +331,8 @@ def test_a_loaded_agent_shares_no_memory_with_the_one_that_was_saved(name):
 
 @every_setting
 def test_the_loss_falls_on_one_batch(name, variant):
-    agent = fresh(name, lr=3e-3, **VARIANTS[variant])
+    wanted = {**VARIANTS[variant], "lr": 3e-3}
+    agent = fresh(name, **wanted | ({"period": 100} if variant == "anew" else {}))  # within one regression
     (data,) = data_of(agent)
     losses = [agent.update(data) for _ in range(40)]
     key = "critic_loss" if "critic_loss" in losses[0] else next(k for k in losses[0] if k.endswith("_loss"))
@@ -306,10 +358,10 @@ def test_an_update_leaves_its_data_alone(name):
     assert all(torch.equal(x, y) for x, y in zip(data, before, strict=True))
 
 
-@off_policy
+@with_target
 @pytest.mark.parametrize("tau", [0.0, 0.005, 0.7, 1.0])
 def test_the_target_moves_only_by_following(name, tau):
-    agent = fresh(name, tau=tau, delay=2)
+    agent = fresh(name, tau=tau, delay=2, period=1)
     for data in data_of(agent, count=3):
         old = copied(agent.target)
         agent.update(data)
@@ -342,6 +394,27 @@ def test_no_gradient_leaks(name, variant):
     assert changed == {"actor"}
     assert all(p.grad is not None for p in agent.actor.parameters())
     assert all(p.grad is None for p in agent.critic.parameters())
+
+
+@every_choice
+def test_the_target_is_not_learned(name):
+    agent = fresh(name, period=100)
+    (data,) = data_of(agent)
+    before = {part: copied(getattr(agent, part)) for part in ("critic", "target", "encode")}
+    agent.update(data)
+    assert {part for part in before if not equal(before[part], copied(getattr(agent, part)))} == {"critic"}
+    assert all(p.grad is not None for p in agent.critic.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in agent.target.parameters())
+
+
+@every_choice
+def test_the_target_moves_once_in_a_period(name):
+    agent, moved = fresh(name, period=3), []
+    for data in data_of(agent, count=7):
+        before = copied(agent.target)
+        agent.update(data)
+        moved.append(not equal(before, copied(agent.target)))
+    assert moved == [False, False, True, False, False, True, False]
 
 
 @off_policy
@@ -389,7 +462,7 @@ def test_an_agent_works_on_a_gpu(name):
     b_ = type(b)(*(x.to("cuda") for x in b))
     torch.testing.assert_close(there.act(b_.state)[0].cpu(), here.act(b.state)[0], atol=1e-5, rtol=1e-4)
     one, two = here.update(b), there.update(b_)
-    if not has(name, ("alpha",)):  # that one draws its actions, and each device has its own noise
+    if not has(name, ("alpha",)) and not has(name, ("heads",)):  # those draw, and each device has its own noise
         torch.testing.assert_close({k: x.cpu() for k, x in two.items()}, one, atol=1e-4, rtol=1e-3)
     for _ in range(3):
         assert all(x.isfinite() for x in there.update(b_).values())
@@ -442,14 +515,43 @@ def test_the_learned_value_is_the_formulas(name, goals, n_step, ends):
     rng = np.random.default_rng(0)
     for _ in range(300 if n_step == 1 else 200):
         agent.update(agent.draw(replay, rng))
-    place = torch.eye(Wheel.N)
-    goal = place.repeat(Wheel.N, 1) if goals else torch.zeros(Wheel.N, 0)
-    obs = place.repeat_interleave(Wheel.N, 0) if goals else place
-    x = agent.encode(State(obs, goal, torch.zeros(len(obs), dtype=torch.int64)))
+    x = agent.encode(everywhere(goals))
     for action in (-0.8, Wheel.BEST, 0.9):
         q = agent.critic(x, torch.full((len(x), 1), action))
         formula = torch.from_numpy(Wheel.q(task, Q_GAMMA, action)).float().reshape(-1).expand_as(q)
         torch.testing.assert_close(q, formula, atol=0.2, rtol=0)
+
+
+def everywhere(goals):
+    """All places of the wheel, with all goals."""
+    place = torch.eye(Wheel.N)
+    goal = place.repeat(Wheel.N, 1) if goals else torch.zeros(Wheel.N, 0)
+    obs = place.repeat_interleave(Wheel.N, 0) if goals else place
+    return State(obs, goal, torch.zeros(len(obs), dtype=torch.int64))
+
+
+@every_choice
+@pytest.mark.parametrize(
+    ("goals", "n_step", "ends"), [(True, 3, True), (False, 1, False)], ids=["goals, three steps", "no goals, goes on"]
+)
+def test_the_learned_value_of_a_choice_is_the_formulas(name, goals, n_step, ends):
+    """As above, of three actions to choose from; it acts by the best of them, where they differ."""
+    task, actions = wheel(goals, ends), (-0.8, Wheel.BEST, 0.9)
+    chosen = by_choice(task, tuple((a,) for a in actions))
+    replay = explored([chosen], "future" if goals else "none", 800, Q_GAMMA, n_step)
+    torch.manual_seed(0)
+    wanted = {"lr": 5e-3, "hidden": (64,), "heads": 10} | ({"period": 15} if name == "fqi" else {"tau": 0.1})
+    agent = shown(made(name, (chosen,), Q_GAMMA, **wanted), replay)
+    rng = np.random.default_rng(0)
+    for _ in range(240):
+        agent.update(agent.draw(replay, rng))
+    state = everywhere(goals)
+    for i, action in enumerate(actions):
+        q = agent.values(agent.encode(state))[:, i]
+        formula = torch.from_numpy(Wheel.q(task, Q_GAMMA, action)).float().reshape(-1)
+        torch.testing.assert_close(q, formula, atol=0.2, rtol=0)
+    if not goals:
+        assert (agent.act(state)[0].argmax(1) == 1).all()
 
 
 def test_the_formulas_are_the_values():
@@ -468,9 +570,11 @@ def test_the_formulas_are_the_values():
 
 def learned(name, steps, seed):
     """(success before, success after) of training by the main job's own loop."""
-    wanted = {"lr": 3e-3, "tau": 0.05, "alpha": 0.1}
-    training = Training(plan(POINT, name, wanted, gamma=0.9, lanes=4, seed=seed, relabel="future"))
-    evaluator = Evaluator(POINT, 25)
+    wanted = {"lr": 3e-3, "alpha": 0.1, "heads": 20, "anneal": 300}
+    wanted |= {"period": 50} if name == "fqi" else {"tau": 0.05}
+    task = fit_for(name, POINT)
+    training = Training(plan(task, name, wanted, gamma=0.9, lanes=4, seed=seed, relabel="future"))
+    evaluator = Evaluator(task, 25)
     before = evaluator(training.agent, 50).success
     while training.steps < steps:
         training.step()
@@ -492,8 +596,9 @@ def test_training_explores(name):
         assert chosen.var() == pytest.approx(spread, abs=0.03)
 
 
-def test_td3_learns_to_reach():
-    before, after = learned("td3", 800, 0)
+@pytest.mark.parametrize("name", ["td3", "double-dqn"])
+def test_one_of_each_kind_learns_to_reach(name):
+    before, after = learned(name, 800, 0)
     assert before < 0.5
     assert after >= 0.95
 

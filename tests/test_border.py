@@ -95,6 +95,9 @@ def finished(made, tmp_path):
         ("train --relabel future:0.8,final:0.4", ["more than 1"]),
         ("train --agent sacc", ["unknown agent 'sacc'", "did you mean sac"]),
         ("train --agent", ["--agent", "--help"]),
+        ("train --agent dqn", ["--agent dqn", "fetch-reach are continuous", "give ddpg, td3 or sac"]),
+        ("train --agent fqi --task test-plain", ["--agent fqi", "test-plain are continuous"]),
+        ("train --agent dqn --epsilon 2 --task gym:CartPole-v1", ["--epsilon 2.0", "from 0 to 1"]),
         ("train --agent sac --target-noise 0.1", ["Unrecognized options: --target-noise", "--help"]),
         ("train --agent ddpg --alpha 1", ["Unrecognized options: --alpha"]),
         ("train --discount 0.9", ["Unrecognized options: --discount", "--help"]),
@@ -235,6 +238,7 @@ def test_a_broken_config(capfd, finished, spoilt, words):
     "change",
     [
         {"no_such_setting": 1},
+        {"agent": "no-such-agent"},
         {"agent": "dqn"},
         {"agent": None},
         {"algorithm": None},

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from gcrl.agents.agent import Agent
 from gcrl.agents.ddpg import DDPG
+from gcrl.agents.double_dqn import DoubleDQN
+from gcrl.agents.dqn import DQN
+from gcrl.agents.dueling_dqn import DuelingDQN
+from gcrl.agents.fqi import FQI
+from gcrl.agents.rem_dqn import REMDQN
 from gcrl.agents.sac import SAC
 from gcrl.agents.td3 import TD3
 
@@ -11,6 +16,11 @@ AGENTS: dict[str, type[Agent]] = {
     "ddpg": DDPG,
     "td3": TD3,
     "sac": SAC,
+    "dqn": DQN,
+    "double-dqn": DoubleDQN,
+    "dueling-dqn": DuelingDQN,
+    "rem-dqn": REMDQN,
+    "fqi": FQI,
 }
 
 __all__ = ["AGENTS", "Agent"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,12 +64,62 @@ def by_task(b: Batch) -> list[tuple[Batch, Rows]]:
     return [(Batch(*(x[of] for x in b)), of) for of in rows]
 
 
-class OffPolicy(Agent):
+class Replaying(Agent):
+    """Descends in losses of replayed transitions: what it draws, its tasks' gradients, and what its targets may be."""
+
+    bounds: Tensor
+
+    def __init__(self, spec: Spec, settings: Any) -> None:
+        super().__init__(spec, settings)
+        self.register_buffer("bounds", torch.tensor(spec.bounds), persistent=False)
+
+    def draw(self, replay: Source, rng: np.random.Generator) -> Batch:
+        return replay.sample(rng, self.settings.batch, scores=Scores(self.value, self.ahead))
+
+    def value(self, b: Batch) -> Tensor:
+        """Q(s, a, z): (B,)"""
+        raise TypeError(f"{type(self).__name__} has no value of an action")
+
+    @torch.no_grad()
+    def ahead(self, b: Batch) -> Tensor:
+        """r + gamma V'(s', z): (B,)"""
+        return b.reward + b.discount * self.next_value(b)
+
+    def next_value(self, b: Batch) -> Tensor:
+        """What the target bootstraps from, V'(s', z): (B,)."""
+        raise TypeError(f"{type(self).__name__} has no value of the next state")
+
+    def descend(self, name: str, network: nn.Module, b: Batch, loss: Callable[[Batch, Rows], Tensor]) -> Tensor:
+        """One step of the optimizer `name` along the gradient of the loss, or what surgery makes of each task's.
+
+        `loss` takes a part of the batch, and which rows of it these are.
+        """
+        s = self.settings
+        tie = tie_of(network) if s.weights == "tied" else None
+        parts = [(b, slice(None))] if s.surgery == "none" or len(self.bounds) == 1 else by_task(b)
+        with only(self, name):
+            losses = [loss(part, rows) for part, rows in parts]
+        if tie is not None:
+            losses = [part + s.tie * tie for part in losses]
+        if len(losses) == 1:
+            step(self.optimizers[name], losses[0])
+        else:
+            surgery.apply(self.optimizers[name], losses, surgery.SURGERIES[s.surgery])
+        return torch.stack(losses).detach().mean()
+
+    def clip(self, y: Tensor, b: Batch) -> Tensor:
+        """y (B,) kept within the returns that the task's rewards allow (Andrychowicz et al. 2017, appendix A)."""
+        if not self.settings.clip_target:
+            return y
+        bounds = self.bounds[b.task]
+        return y.clamp(bounds[:, 0], bounds[:, 1])
+
+
+class OffPolicy(Replaying):
     """Actor-critic on replayed transitions; a subclass says what its actor is and writes the two losses."""
 
     settings: OffPolicySettings
     losses = ("critic_loss", "actor_loss")
-    bounds: Tensor
 
     def __init__(self, spec: Spec, settings: OffPolicySettings, actor: type[nn.Module]) -> None:
         super().__init__(spec, settings)
@@ -79,28 +130,15 @@ class OffPolicy(Agent):
         self.target = deepcopy(self.critic).requires_grad_(False)
         targets: list[Tensor] = list(self.target.parameters())
         self.pair: tuple[list[Tensor], ...] = targets, [*self.critic.parameters()]  # to look them up takes 0.2 ms
-        self.register_buffer("bounds", torch.tensor(spec.bounds), persistent=False)
         self.optimizers = {
             "critic": adam(nn.ModuleList((self.critic, self.encode)), s.lr),
             "actor": adam(self.actor, s.lr),
         }
 
-    def draw(self, replay: Source, rng: np.random.Generator) -> Batch:
-        return replay.sample(rng, self.settings.batch, scores=Scores(self.value, self.ahead))
-
     @torch.no_grad()
     def value(self, b: Batch) -> Tensor:
         """min Q(s, a, z): (B,)"""
         return self.critic(self.encode(b.state), b.action).amin(0)
-
-    @torch.no_grad()
-    def ahead(self, b: Batch) -> Tensor:
-        """r + gamma V'(s', z): (B,)"""
-        return b.reward + b.discount * self.next_value(b)
-
-    def next_value(self, b: Batch) -> Tensor:
-        """What the target bootstraps from, V'(s', z): (B,)."""
-        raise TypeError(f"{type(self).__name__} has no value of the next state")
 
     def update(self, data: Batch) -> Metrics:
         metrics = {"critic_loss": self.descend("critic", self.critic, data, lambda b, _: self.critic_loss(b))}
@@ -124,24 +162,6 @@ class OffPolicy(Agent):
         """The actor's step."""
         return {"actor_loss": self.descend("actor", self.actor, b, lambda b, _: self.actor_loss(b))}
 
-    def descend(self, name: str, network: nn.Module, b: Batch, loss: Callable[[Batch, Rows], Tensor]) -> Tensor:
-        """One step of the optimizer `name` along the gradient of the loss, or what surgery makes of each task's.
-
-        `loss` takes a part of the batch, and which rows of it these are.
-        """
-        s = self.settings
-        tie = tie_of(network) if s.weights == "tied" else None
-        parts = [(b, slice(None))] if s.surgery == "none" or len(self.bounds) == 1 else by_task(b)
-        with only(self, name):
-            losses = [loss(part, rows) for part, rows in parts]
-        if tie is not None:
-            losses = [part + s.tie * tie for part in losses]
-        if len(losses) == 1:
-            step(self.optimizers[name], losses[0])
-        else:
-            surgery.apply(self.optimizers[name], losses, surgery.SURGERIES[s.surgery])
-        return torch.stack(losses).detach().mean()
-
     def critic_loss(self, b: Batch) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no critic loss")
 
@@ -153,10 +173,3 @@ class OffPolicy(Agent):
         if self.settings.subset < len(q):
             q = q[torch.randperm(len(q), device=q.device)[: self.settings.subset]]
         return q.amin(0)
-
-    def clip(self, y: Tensor, b: Batch) -> Tensor:
-        """y (B,) kept within the returns that the task's rewards allow (Andrychowicz et al. 2017, appendix A)."""
-        if not self.settings.clip_target:
-            return y
-        bounds = self.bounds[b.task]
-        return y.clamp(bounds[:, 0], bounds[:, 1])
