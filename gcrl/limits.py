@@ -1,12 +1,15 @@
-"""Between which limits the numbers of a run lie."""
+"""What can be checked of settings: the limits of numbers, and what must fit together."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import get_type_hints
+from collections.abc import Sequence
+from typing import Any, get_type_hints
 
-from tasks import InputError
+from gcrl.bodies import BODIES
+from gcrl.surgery import SURGERIES
+from tasks import InputError, Task
 
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),  # torch takes no more
@@ -27,6 +30,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "moved": (0, 1),
     "reset_every": (0, math.inf),
     "balance": (0, 1),
+    "best": (1e-6, 1),
+    "data_share": (0, 1),
     "reward_scale": (1e-6, 1e6),
     "alpha": (1e-6, math.inf),  # its logarithm is learned
     "entropy": (-math.inf, math.inf),
@@ -53,3 +58,27 @@ def check_numbers(settings: object) -> None:
     critics, subset = getattr(settings, "critics", 1), getattr(settings, "subset", 1)
     if subset > critics:
         raise InputError(f"--subset {subset}: must not be more than --critics {critics}")
+
+
+def check_weights(algorithm: Any, task_id: str, chosen: Sequence[Task]) -> None:
+    """Do the ways in which tasks share weights and gradients exist, and fit what tells the tasks apart."""
+    for name, known in (("weights", BODIES), ("surgery", ("none", *SURGERIES))):
+        if (value := getattr(algorithm, name, None)) is not None and value not in known:
+            raise InputError(f"--{name} {value}: choose from {', '.join(known)}")
+    weights = getattr(algorithm, "weights", "conditioned")
+    if weights in ("heads", "tied") and "onehot" not in task_id:
+        raise InputError(f"--weights {weights} needs to know each row's task: give --task-id onehot or onehot+goal")
+    if weights == "modular" and len(algorithm.hidden) < 2:
+        raise InputError("--weights modular: needs two hidden layers or more, as in --hidden 256 256")
+    if weights != "conditioned" and task_id == "goal" and not chosen[0].goal_dim:
+        raise InputError(f"--weights {weights}: {chosen[0].name} has no goal, and one task needs no identity")
+
+
+def check_data(s: Any) -> None:
+    """Is there something to learn from, and do the flags about it say what can be."""
+    if s.offline and not s.data:
+        raise InputError("--offline: there is nothing to learn from, give --data PATH")
+    if s.offline and s.explore == "relay":
+        raise InputError("--explore relay: nothing is explored with --offline; drop one of them")
+    if s.best < 1 and not s.data:
+        raise InputError("--best chooses among the episodes of --data: give some, or drop it")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gcrl import checkpoint, run
 from gcrl.agents import AGENTS, Agent
+from gcrl.agents.agent import load_optimizer_state
 from gcrl.checkpoint import Checkpoint
 from gcrl.encoder import Spec
 from gcrl.settings import Plan, from_json
@@ -61,6 +62,16 @@ def restore(agent: Agent, saved: Checkpoint, folder: Path, plan: Plan) -> None:
         raise InputError(
             f"the checkpoint in {folder} does not fit its config.json: undo what was changed there, or train anew"
         ) from None
+
+
+def start_from(agent: Agent, folder: Path, plan: Plan) -> None:
+    """Weights and optimizers of another run's newest checkpoint, for a run of its own. Raises InputError."""
+    run.config_of(folder)
+    saved = checkpoint.load(folder)
+    if saved is None:
+        raise InputError(f"--init {folder}: it has no checkpoint yet")
+    restore(agent, saved, folder, plan)
+    load_optimizer_state(agent, saved.tensors["optimizers"])
 
 
 def load(folder: Path, device: str = "auto") -> tuple[Agent, Plan, int]:

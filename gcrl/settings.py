@@ -16,17 +16,17 @@ import torch
 import tasks
 from gcrl import run
 from gcrl.agents import AGENTS
-from gcrl.bodies import BODIES
 from gcrl.cli import parse
-from gcrl.limits import check_numbers
-from gcrl.surgery import SURGERIES
+from gcrl.limits import check_data, check_numbers, check_weights
 from relabel import goals, share
 from tasks import InputError, Task
 from tasks.layout import places_of, together
 
 A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
-FREE = ("algorithm", "steps", "save_seconds", "threads", "device", "compile", "runs")
+OFFLINE_STEPS = 20_000
+"""Updates of a default run from data alone."""
+FREE = ("algorithm", "data", "init", "steps", "save_seconds", "threads", "device", "compile", "runs")
 """What may change on resume."""
 
 
@@ -57,12 +57,24 @@ class Settings(Generic[A]):
     """share of the rows that are seen in the mirror, where the scene is its own mirror image"""
     moved: float = 0.0
     """share of the rows that come from episodes which moved what their goals are about, as far as there are any"""
+    data: tuple[str, ...] = ()
+    """data sets to learn from: Minari folders, OGBench npz, D4RL hdf5, run folders; TASK=PATH says of which task"""
+    offline: bool = False
+    """learn from --data alone: steps are updates"""
+    data_share: float = 0.5
+    """share of the rows of a batch that come from --data, where new episodes are collected too"""
+    best: float = 1.0
+    """share of each task's episodes in --data that are learned from, those with the highest returns"""
+    init: str | None = None
+    """start with the agent of this run, runs/<id>"""
+    end_at_goal: bool | None = None
+    """what is learned from ends with success, though the episode goes on; none: the task's own"""
     agent: str = DEFAULT_AGENT
-    """ddpg, td3 or sac"""
+    """the algorithm; `gcrl list` shows them"""
     algorithm: A = dataclasses.field(default=cast(A, None))
     """numbers of the agent"""
     steps: int | None = None
-    """environment steps over all tasks; none: the sum of their budgets"""
+    """environment steps over all tasks, or updates if --offline; none: the sum of their budgets, or 20,000"""
     seed: int = 0
     """of everything that is drawn"""
     lanes: int = 1
@@ -74,7 +86,7 @@ class Settings(Generic[A]):
     gamma: float | None = None
     """discount; none: 1 - 1 / horizon, at most 0.99"""
     n_step: int | None = None
-    """steps of reward before the bootstrap; none: the task's own"""
+    """steps of reward before the bootstrap; none: the task's own, 1 if --offline"""
     replay: int = 1_000_000
     """transitions kept, over all tasks"""
     eval_every: int | None = None
@@ -155,6 +167,7 @@ class Plan:
     n_step: int
     steps: int
     eval_every: int
+    end_at_goal: bool
     places: tuple[int, ...]
     """numbers of the observation that the policy does not see, as it sees how far the goal is; empty: it sees all"""
 
@@ -164,7 +177,8 @@ class Plan:
         known_agent(s.agent)
         asked = tasks.find((s.task,) if isinstance(s.task, str) else s.task)
         if s.explore is None:
-            s = dataclasses.replace(s, explore="relay" if any(task.easier for task in asked) else "policy")
+            relay = not s.offline and any(task.easier for task in asked)
+            s = dataclasses.replace(s, explore="relay" if relay else "policy")
         every = tasks.with_easier(asked) if s.explore == "relay" else asked
         if len(s.reward_scale) == len(asked) < len(every):  # what was added has a scale of 1
             scale = dict(zip(asked, s.reward_scale, strict=True))
@@ -192,7 +206,8 @@ class Plan:
         task_id = _task_id(s, chosen)
         if (given := len(s.reward_scale)) not in (0, len(chosen)):
             raise InputError(f"--reward-scale: {given} factors for {len(chosen)} tasks: give one for each task")
-        _check_weights(s.algorithm, task_id, chosen)
+        check_weights(s.algorithm, task_id, chosen)
+        check_data(s)
         if s.explore not in ("policy", "relay"):
             raise InputError(f"--explore {s.explore}: choose from policy, relay")
         if s.explore == "relay" and (not chosen[0].goal_dim or len({task.scene for task in chosen}) == len(chosen)):
@@ -200,11 +215,17 @@ class Plan:
         if s.frame not in ("relative", "absolute"):
             raise InputError(f"--frame {s.frame}: choose from relative, absolute")
         places = places_of(chosen) if s.frame == "relative" and "goal" in task_id else ()
-        steps = sum(task.budget for task in chosen) if s.steps is None else s.steps
+        steps = s.steps
+        if steps is None:
+            steps = OFFLINE_STEPS if s.offline else sum(task.budget for task in chosen)
         eval_every = max(250, steps // 10) if s.eval_every is None else s.eval_every
-        n_step = max(task.n_step for task in chosen) if s.n_step is None else s.n_step
+        n_step = s.n_step
+        if n_step is None:  # data of others may be far from what the policy would do
+            n_step = 1 if s.offline else max(task.n_step for task in chosen)
+        ends = any(task.end_at_goal for task in chosen) if s.end_at_goal is None else s.end_at_goal
         s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every, task_id=task_id)
-        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every, places)
+        s = dataclasses.replace(s, end_at_goal=ends)
+        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every, ends, places)
 
     @property
     def name(self) -> str:
@@ -232,20 +253,6 @@ def _task_id(s: Settings[Any], chosen: Sequence[Task]) -> str:
             f"add +goal, or give --relabel none"
         )
     return s.task_id
-
-
-def _check_weights(algorithm: Any, task_id: str, chosen: Sequence[Task]) -> None:
-    """Do the ways in which tasks share weights and gradients exist, and fit what tells the tasks apart."""
-    for name, known in (("weights", BODIES), ("surgery", ("none", *SURGERIES))):
-        if (value := getattr(algorithm, name, None)) is not None and value not in known:
-            raise InputError(f"--{name} {value}: choose from {', '.join(known)}")
-    weights = getattr(algorithm, "weights", "conditioned")
-    if weights in ("heads", "tied") and "onehot" not in task_id:
-        raise InputError(f"--weights {weights} needs to know each row's task: give --task-id onehot or onehot+goal")
-    if weights == "modular" and len(algorithm.hidden) < 2:
-        raise InputError("--weights modular: needs two hidden layers or more, as in --hidden 256 256")
-    if weights != "conditioned" and task_id == "goal" and not chosen[0].goal_dim:
-        raise InputError(f"--weights {weights}: {chosen[0].name} has no goal, and one task needs no identity")
 
 
 def _device(name: str) -> torch.device:

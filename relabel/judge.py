@@ -20,15 +20,17 @@ Bools = NDArray[np.bool_]
 class Judge:
     """Tasks with the same goal map share a call of it, and so do tasks with the same reward and end.
 
-    Where every map only picks numbers of the observation, one gather serves all of them.
+    Where every map only picks numbers of the observation, one gather serves all of them. With `end_at_goal` a success
+    ends what is learned from, though the simulator goes on: what comes after it is worth nothing, nor costs anything.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], end_at_goal: bool = False) -> None:
+        self.end_at_goal = end_at_goal
         self.map, self.rule = (
             labels([tuple(map(identity, key)) for key in keys])
             for keys in (
                 [(t.goal_of,) for t in tasks],
-                [(t.reward, t.terminated) for t in tasks],
+                [(t.reward, t.terminated, *([t.success] if end_at_goal else [])) for t in tasks],
             )
         )
         self.maps, self.rules = ([tasks[i] for i in np.unique(x, return_index=True)[1]] for x in (self.map, self.rule))
@@ -63,21 +65,22 @@ class Judge:
         goal = np.where(wanted[:, None], desired, achieved[:, -1])
         achieved = achieved[:, :n]
         if len(self.rules) == 1:
-            return goal, *_scored(self.rules[0], achieved, goal, recorded, died)
+            return goal, *self._scored(self.rules[0], achieved, goal, recorded, died)
         reward, terminated = np.empty((len(obs), n), np.float32), np.empty((len(obs), n), bool)
         for task, of in rows_of(self.rule.take(receiver), self.rules):
-            reward[of], terminated[of] = _scored(task, achieved[of], goal[of], recorded[of], died[of])
+            reward[of], terminated[of] = self._scored(task, achieved[of], goal[of], recorded[of], died[of])
         return goal, reward, terminated
 
-
-def _scored(task: Task, achieved: Array, goal: Array, recorded: Array, died: Bools) -> tuple[Array, Bools]:
-    """Reward and end (B, n) under a task's functions: one goal for all n steps."""
-    if task.reward is None:
-        return recorded, died
-    reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
-    if task.terminated is not never:
-        died = task.terminated(achieved, goal[:, None]) | died
-    return reward, died
+    def _scored(self, task: Task, achieved: Array, goal: Array, recorded: Array, died: Bools) -> tuple[Array, Bools]:
+        """Reward and end (B, n) under a task's functions: one goal for all n steps."""
+        if task.reward is None:
+            return recorded, died
+        reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
+        if task.terminated is not never:
+            died = task.terminated(achieved, goal[:, None]) | died
+        if self.end_at_goal:
+            died = task.success(achieved, goal[:, None]) | died
+        return reward, died
 
 
 def rows_of(label: Index, tasks: Sequence[Task]) -> Iterator[tuple[Task, Index | slice]]:

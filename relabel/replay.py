@@ -41,6 +41,7 @@ class Replay:
     how many steps a transition spans; `balance` the share of a task's rows that shall show reward (0: as it comes);
     `scale` multiplies each task's reward; `reflect` is the share of the rows that are seen in their task's mirror.
     `moved` of the rows are drawn up to five times, until they come from an episode that moved what its goals are about.
+    With `end_at_goal` a success ends what is learned from, though not the episode.
     With `everyone` a task without data learns from what others share (own, groups, cds, hindsight and hipi excepted).
     `capacity` counts the observations of each store. Tasks share the layout of observation, action and goal
     (`tasks.layout.together`).
@@ -60,6 +61,7 @@ class Replay:
         reflect: float = 0.0,
         moved: float = 0.0,
         everyone: bool = False,
+        end_at_goal: bool = False,
     ) -> None:
         if len({(t.obs_dim, t.action_dim, t.goal_dim) for t in tasks}) != 1:
             raise InputError("tasks of one replay must share the sizes of observation, action and goal")
@@ -71,7 +73,7 @@ class Replay:
         self.stores = [EpisodeStore(task, capacity, self.memory, k) for k, task in enumerate(tasks)]
         self.pool = Pool.of(tasks, self.memory.size, everyone)
         self.low = np.array([task.reward_range[0] for task in tasks], np.float32)
-        self.judge = Judge(tasks)
+        self.judge = Judge(tasks, end_at_goal)
         self.flow = np.zeros((2, len(tasks), len(tasks)), np.int64)
         """rows that were drawn, and of these the ones that show reward: (receiver, source)"""
         self.merits = Merits(self.tasks, self.memory) if sharing.name == "hindsight" and len(tasks) > 1 else None

@@ -13,9 +13,9 @@ import torch
 from relabel.batch import Batch
 from relabel.goals import current, final, future, none, parse
 from relabel.replay import Replay
-from tasks.task import Episode, InputError, part
+from tasks.task import Episode, InputError, never, part
 from tests.benchmarks import replay as benchmark
-from tests.test_store import fill, fits, same_place, walk_task
+from tests.test_store import fill, fits, same_place, walk, walk_task
 
 GAMMA = 0.9
 MIXED = parse("future:0.3,desired:0.25,random:0.25")
@@ -304,3 +304,22 @@ def test_faster_than_stable_baselines3_and_the_same_rewards():
     assert means[0] == pytest.approx(means[1], abs=0.02)
     spent = benchmark.race(benchmark.drawing(mine, {"sb3": other}), rounds=8, calls=25).min(0)
     assert spent[1] > 1.8 * spent[0], spent
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("count", [1, 2])
+def test_end_at_goal_is_a_task_that_ends_there(n, count):
+    """The same rows, to the bit, as of tasks whose episodes success ends; without it they go on."""
+    rng = np.random.default_rng(0)
+    episodes = [walk(rng, number, 8)._replace(terminated=False) for number in range(12)]
+    batches = []
+    for ends, told in ((same_place, {}), (never, {"end_at_goal": True}), (never, {})):
+        tasks = [walk_task(f"walk-{k}", reward=(cost, graded)[k], terminated=ends) for k in range(count)]
+        replay = Replay(tasks, 200, MIXED, GAMMA, n, **told)
+        for number, episode in enumerate(episodes):
+            replay.add(number % count, episode)
+        batches.append(replay.sample(np.random.default_rng(1), 500))
+    ended, asked, goes_on = batches
+    assert all(torch.equal(x, y) for x, y in zip(ended, asked, strict=True))
+    assert (asked.discount == 0).any()
+    assert (goes_on.discount > 0).all()
