@@ -1,10 +1,12 @@
-"""gcrl list: every task, a line each, under the scene whose tasks can share their data."""
+"""gcrl list: every task, a line each, under the scene whose tasks can share their data; and every algorithm."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 
+from gcrl.agents import AGENTS
 from tasks import SETS, TASKS, InputError
 
 
@@ -27,4 +29,8 @@ def main(args: Sequence[str]) -> int:
     for name, of in SETS.items():
         print(f"{name:{width}}  {len(of)} tasks at once")
     print(f"{'gym:<EnvId>':{width}}  any registered gymnasium environment, actions continuous or discrete")
+    print("algorithms (--agent)")
+    for name, kind in AGENTS.items():
+        first = (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]
+        print(f"  {name:{width - 2}}  {first}")
     return 0

@@ -302,6 +302,7 @@ TASKS: list[Task] = [
         description="pick up the block and bring it to the target, on the table or in the air above it",
         scene="fetch-pick-and-place",
         easier=("fetch-pick-and-place-around", "fetch-pick-and-place-grip"),
-        budget=300_000,
+        end_at_goal=True,
+        budget=100_000,
     ),
 ]
