@@ -215,6 +215,10 @@ CORRIDOR = Task(
 )
 
 
+STEPS = by_choice(CORRIDOR, ((-0.5,), (0.5,)))
+"""The same corridor, with a step to the left and one to the right to choose from."""
+
+
 def wheel(goals: bool, ends: bool) -> Task:
     told = {"goal_dim": Wheel.N, "goal_of": part(0, Wheel.N), "success": same, "reward": cost_elsewhere}
     return Task(

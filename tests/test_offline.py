@@ -1,4 +1,4 @@
-"""Every agent that is made for data alone, on data from which imitation learns the wrong way."""
+"""Agents made for data alone, and those that choose, on data from which imitation learns the wrong way."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from gcrl.encoder import Spec
 from relabel.batch import State
 from relabel.goals import parse
 from relabel.replay import Replay
-from tests.problems import CORRIDOR, Corridor, settings_of
+from tests.problems import CORRIDOR, STEPS, Corridor, settings_of
 
 GAMMA = 0.9
 OFFLINE = [name for name, kind in AGENTS.items() if kind.offline and not kind.discrete]
+DISCRETE = [name for name, kind in AGENTS.items() if kind.discrete]
 FAST = {"lr": 3e-3, "tau": 0.05, "hidden": (64,), "batch": 128}
-SPECIAL: dict[str, dict[str, object]] = {}
+SPECIAL: dict[str, dict[str, object]] = {"fqi": {"period": 25, "tau": 1.0}, "rem-dqn": {"heads": 20}}
 """what an agent needs on so small a problem, beside FAST"""
 
 
 @functools.cache
-def recorded():
+def recorded(task=CORRIDOR):
     """1,500 steps of the behaviour."""
-    replay, collector = Replay([CORRIDOR], 10_000, parse("none"), GAMMA), Collector([CORRIDOR], 4, 0)
+    replay, collector = Replay([task], 10_000, parse("none"), GAMMA), Collector([task], 4, 0)
     rng = np.random.default_rng(0)
     for _ in range(1500 // 4):
-        for k, episode in collector.step(Corridor.behaviour(rng, 4)):
+        action = Corridor.behaviour(rng, 4)
+        for k, episode in collector.step(np.hstack([-action, action]) if task.discrete else action):
             replay.add(k, episode)
     return replay
 
 
 def trained(name, updates=500, **wanted):
     torch.manual_seed(0)
-    agent = AGENTS[name](Spec.of([CORRIDOR], GAMMA), settings_of(name, **FAST, **wanted))
-    agent.encode.observe(torch.from_numpy(recorded().stores[0].state()["observation"]), torch.zeros(0, 0))
+    task = STEPS if AGENTS[name].discrete else CORRIDOR
+    agent = AGENTS[name](Spec.of([task], GAMMA), settings_of(name, **{**FAST, **wanted}))
+    agent.encode.observe(torch.from_numpy(recorded(task).stores[0].state()["observation"]), torch.zeros(0, 0))
     rng = np.random.default_rng(0)
     for _ in range(updates):
-        agent.update(agent.draw(recorded(), rng))
+        agent.update(agent.draw(recorded(task), rng))
     return agent
 
 
@@ -65,3 +68,23 @@ def test_without_a_constraint_it_goes_where_the_data_do_not(name):
     assert right(agent) == 0
     x = agent.encode(PLACES)
     assert agent.critic(x, agent.act(PLACES)[0])[0, :-1].max() > -0.9
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_an_agent_that_chooses_finds_the_way_from_data_alone(name):
+    """And what it is worth: -1 for each step to the end. Going left costs two steps more, or one at the wall."""
+    agent = trained(name, **SPECIAL.get(name, {}))
+    q = agent.values(agent.encode(PLACES))[:-1]
+    left = np.arange(Corridor.N - 1, 0, -1)
+    steps = np.stack([np.minimum(left + 2, Corridor.N), left], 1)
+    np.testing.assert_allclose(q.detach(), -(1 - GAMMA**steps) / (1 - GAMMA), atol=0.3)
+    assert (agent.act(PLACES)[0][:-1].argmax(1) == 1).all()
+
+
+def test_of_these_data_most_steps_go_the_wrong_way():
+    """In every place, so that imitation, which does what most do, never arrives."""
+    kept = recorded(STEPS).stores[0].state()
+    b = recorded(STEPS).sample(np.random.default_rng(0), 5000)
+    assert set(kept["action"].flatten().tolist()) == {-1.0, 1.0}
+    for place in range(Corridor.N - 1):
+        assert b.action[b.obs[:, place] == 1].mean(0).argmax() == 0
