@@ -14,6 +14,7 @@ from gcrl.agents import AGENTS
 from gcrl.agents.agent import Agent, load_optimizer_state, optimizer_state
 from gcrl.agents.discrete import Discrete
 from gcrl.agents.offpolicy import OffPolicy
+from gcrl.bodies import BODIES
 from gcrl.collect import Collector
 from gcrl.encoder import Spec
 from gcrl.evaluate import Evaluator
@@ -21,6 +22,7 @@ from gcrl.train import Training
 from relabel.batch import State
 from relabel.goals import parse
 from relabel.replay import Replay
+from relabel.share import parse as sharing
 from tests.problems import MOVES, PLAIN, POINT, SPEC, Wheel, batch, by_choice, fit_for, plan, settings_of, wheel
 
 GAMMA = 0.9
@@ -219,6 +221,33 @@ def test_of_choices_one_is_made_and_epsilon_of_them_at_random(name):
         wanted = share / 5 + (1 - share) * (greedy[0] == 1)
         torch.testing.assert_close(counts, wanted, atol=0.015, rtol=0)
     assert fresh(name, anneal=0, epsilon=0.25).share() == 0.25
+
+
+@every_choice
+@pytest.mark.parametrize("rule", ["cds:50", "hipi"])
+def test_an_agent_that_chooses_says_what_a_task_should_share(name, rule):
+    tasks = [by_choice(task) for task in PROBLEMS["two tasks"]]
+    replay = Replay(tasks, 10_000, parse("future"), GAMMA, sharing=sharing(rule))
+    for k, store in enumerate(replay.stores):
+        store.load(replay_of("two tasks", discrete=True).stores[k].state())
+    b = fresh(name, "two tasks", batch=64).draw(replay, np.random.default_rng(0))
+    assert len(b.obs) == 64
+    assert replay.flow[0].sum() == 64 and (replay.flow[0] > 0).all()  # and each task has rows of both
+
+
+@pytest.mark.parametrize("weights", BODIES)
+@pytest.mark.parametrize("name", ["dqn", "dueling-dqn", "rem-dqn"])
+def test_tasks_share_the_network_of_an_agent_that_chooses(name, weights):
+    """Whichever way they share the weights: a task's rows change its own choices, under surgery too."""
+    torch.manual_seed(0)
+    spec = dataclasses.replace(SPEC, action_dim=3, task_id="onehot+goal")
+    agent, b = AGENTS[name](spec, settings_of(name, weights=weights, surgery="pcgrad", heads=4)), batch(30, spec=spec)
+    before = agent.values(agent.encode(b.state))
+    for _ in range(3):
+        assert agent.update(b)["critic_loss"].isfinite()
+    after = agent.values(agent.encode(b.state))
+    assert after.shape == (30, 3)
+    assert ((after - before).abs() > 1e-4).float().mean() > 0.9
 
 
 @every_choice
@@ -594,6 +623,21 @@ def test_training_explores(name):
         assert action[:400].var() == pytest.approx(1 / 3, abs=0.03)
         chosen = action[400:] - training.agent.act(state)[0] * (share == 0)
         assert chosen.var() == pytest.approx(spread, abs=0.03)
+
+
+@pytest.mark.parametrize(("epsilon", "spread"), [(0.0, 0.0), (1.0, 0.2)])
+def test_training_tries_every_choice(epsilon, spread):
+    """All alike while it warms up; afterwards the best and, by epsilon, any. What was chosen is what is kept."""
+    task = by_choice(POINT)
+    training = Training(plan(task, "dqn", {"epsilon": epsilon, "anneal": 0}, warmup=800, lanes=4, utd=0.0))
+    for _ in range(400):
+        training.step()
+    kept = training.replay.stores[0].state()
+    action = torch.from_numpy(kept["action"])
+    assert ((action == 1).sum(1) == 1).all() and ((action == -1).sum(1) == len(MOVES) - 1).all()
+    np.testing.assert_allclose((action[:800] == 1).float().mean(0), 0.2, atol=0.05)
+    share = (action[800:] == 1).float().mean(0)
+    assert float(share.min()) == pytest.approx(spread, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["td3", "double-dqn"])

@@ -23,7 +23,7 @@ class DiscreteSettings:
 
     batch: int = 256
     """transitions in one update"""
-    lr: float = 1e-3
+    lr: float = 3e-4
     """learning rate"""
     hidden: tuple[int, ...] = (128, 128)
     """units of the hidden layers"""
