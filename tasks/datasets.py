@@ -32,7 +32,7 @@ def read(path: Path, task: Task) -> list[Episode]:
     source = open_source(path)
     actions = _limits(source, task)
     ours = bool(source.tasks)
-    return [fit(task, one, actions, ours) for one in _of(source, task.name)]
+    return [fit(task, one, actions, ours) for one in _of(source, task)]
 
 
 def tasks_in(path: Path) -> tuple[str, ...]:
@@ -125,12 +125,15 @@ def _open_folder(path: Path) -> Source:
     raise InputError(f"{path} is no data set: it has neither data/{minari.MAIN}, as Minari's have, nor a config.json")
 
 
-def _of(source: Source, name: str) -> Iterator[Recorded]:
+def _of(source: Source, task: Task) -> Iterator[Recorded]:
     """The episodes of this task."""
-    if source.tasks and name not in source.tasks:
+    if source.tasks and task.name not in source.tasks:
         said = ", ".join(shown(task)[1:-1] for task in source.tasks)
-        raise InputError(f"{source.path} is of {said}, not of {name}: give the task, or other data")
-    return source.episodes(name)
+        raise InputError(f"{source.path} is of {said}, not of {task.name}: give the task, or other data")
+    for one in source.episodes(task.name):
+        if task.goal_dim and one.desired is None and source.format == "Minari":
+            raise InputError(f"{one.where} has no goals, {task.name} has: give the task that the data are of")
+        yield one
 
 
 def _limits(source: Source, task: Task) -> Actions | None:

@@ -7,6 +7,7 @@ sets) is refused, types are plain numbers, and what is compressed is unpacked he
 from __future__ import annotations
 
 import math
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ PACKED = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
 """How chunks may be packed: gzip, and the shuffle of bytes that goes before it."""
 
 
+ODD = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError, EOFError, zlib.error, zipfile.BadZipFile)
+"""What the libraries below raise for a file that is not what it should be."""
+
+
 @contextmanager
 def damage(path: Path, what: str = "it") -> Iterator[None]:
     """Whatever the library finds wrong in a file, as one line."""
@@ -36,7 +41,7 @@ def damage(path: Path, what: str = "it") -> Iterator[None]:
         raise InputError(
             f"{path} cannot be read: {error.strerror or 'permission denied'}; give yourself access"
         ) from None
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError, zlib.error) as error:
+    except ODD as error:
         said = " ".join(str(error).split())[:150]
         raise InputError(
             f"{path}: {what} cannot be read ({said}): the file is damaged or cut off, get it again"
@@ -167,7 +172,9 @@ def opened(path: Path) -> Iterator[Group]:
     with damage(path):
         file = h5py.File(path, "r", driver="sec2", locking=False)
     try:
-        yield Group(path, file["/"].id, budget)
+        with damage(path):
+            root = h5py.h5g.open(file.id, b"/")
+        yield Group(path, root, budget)
     finally:
         with damage(path):
             file.close()

@@ -22,6 +22,7 @@ from gymnasium.spaces import Box, Discrete
 
 from tasks.hdf5 import Group, opened
 from tasks.recorded import Actions, Recorded, flags, recorded, shown
+from tasks.simulator import register_robotics
 from tasks.source import Source
 from tasks.task import Episode, InputError, Task
 
@@ -217,10 +218,13 @@ def _acted(task: Task) -> dict[str, Any]:
 
 def env_spec(task: Task) -> str | None:
     """The registered environment that the task is without any change of ours, as JSON; None where there is none."""
-    env_id = task.make.args[0] if isinstance(task.make, partial) and task.make.args else None
-    if not isinstance(env_id, str) or env_id not in gymnasium.registry or task.make.keywords:  # type: ignore[attr-defined]
+    made = task.make
+    env_id = made.args[0] if isinstance(made, partial) and len(made.args) == 1 and not made.keywords else None
+    if not isinstance(env_id, str):
         return None
     try:
+        if env_id not in gymnasium.registry:
+            register_robotics()
         env = gymnasium.make(env_id, disable_env_checker=True)
         actions, seen = env.action_space, env.observation_space
         env.close()
@@ -234,7 +238,7 @@ def env_spec(task: Task) -> str | None:
         else:
             alike &= seen.shape == (task.obs_dim,)
         return gymnasium.spec(env_id).to_json() if alike else None
-    except Exception:  # an environment of somebody else's: then the data set names none
+    except Exception:  # it is no environment's name, or one that cannot be made here: then the data set names none
         return None
 
 

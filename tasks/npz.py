@@ -62,9 +62,6 @@ class Npz:
 def opened(path: Path) -> Iterator[Npz]:
     budget = Budget.of(path)
     with damage(path):
-        try:
-            file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise ValueError(str(error)) from None
+        file = zipfile.ZipFile(path)
     with file:
         yield Npz(path, file, budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,7 +211,7 @@ def _laid(task: Task, one: Recorded, ours: bool) -> tuple[Array, Array | None, A
         wide = np.zeros((len(observation), task.obs_dim), np.float32)
         wide[:, columns] = observation
         observation = wide
-    elif ours and have > task.obs_dim == len(task.columns) and max(task.columns) < have:
+    elif ours and have > task.obs_dim == len(task.columns) and _only(observation, task.columns):
         observation = observation[:, list(task.columns)]
     elif have != task.obs_dim:
         raise InputError(f"{where} has observations of {have} numbers, {task.name} of {len(columns)}")
@@ -219,12 +220,18 @@ def _laid(task: Task, one: Recorded, ours: bool) -> tuple[Array, Array | None, A
     return observation, _goals(task, where, desired, own_goal, ours), _goals(task, where, achieved, own_goal, ours)
 
 
+def _only(x: Array, columns: Sequence[int]) -> bool:
+    """Does x (..., n) hold nothing but zeros elsewhere, as what lies in a layout with others does?"""
+    rest = [i for i in range(x.shape[1]) if i not in columns]
+    return max(columns) < x.shape[1] and not x[:, rest].any()
+
+
 def _goals(task: Task, where: str, goals: Array | None, own: int, ours: bool) -> Array | None:
     """(..., G): zeros stand behind a short goal, as `Spread` has it."""
     if goals is None:
         return None
     if goals.shape[1] == own < task.goal_dim:
         return np.pad(goals, ((0, 0), (0, task.goal_dim - own)))
-    if goals.shape[1] != task.goal_dim and not (ours and goals.shape[1] > task.goal_dim):
+    if goals.shape[1] != task.goal_dim and not (ours and _only(goals, range(task.goal_dim))):
         raise InputError(f"{where} has goals of {goals.shape[1]} numbers, {task.name} of {own}")
     return goals[:, : task.goal_dim]
