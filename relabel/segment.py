@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relabel import share
-from relabel.batch import Batch
+from relabel.batch import Batch, State
 from relabel.rows import counted
 from tasks.task import InputError
 
@@ -32,10 +32,21 @@ class Segment(NamedTuple):
     """(B, L) bool: the step lies in the episode, and none before it has ended the MDP"""
     to_go: Tensor
     """(B,) sum of ahead^i r_i from the first step to the end of the episode; nan where that was not asked for"""
+    past: Tensor
+    """(B,) int64, steps of the episode before the first"""
     goal: Tensor
     """(B, G)"""
     task: Tensor
     """(B,) int64"""
+
+    def states(self) -> State:
+        """All that is seen, one window after the other: B (L + 1) rows."""
+        n = self.obs.shape[1]
+        return State(self.obs.flatten(0, 1), self.goal.repeat_interleave(n, 0), self.task.repeat_interleave(n))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """x (B, L) over the steps that count: ()"""
+        return torch.where(self.counts, x, 0).sum() / self.counts.sum()
 
     def first(self) -> Batch:
         """The first step of each, as a transition."""
@@ -79,6 +90,7 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, length: int, ahead
         discount[:, cut],
         counts[:, cut],
         to_go,
+        replay.memory.place.take(picks.slots[:, 0], 0)[:, 0],
         goal,
         receiver,
     )

@@ -107,6 +107,7 @@ def check(replay, known, segment, length, ahead=None):
         reward, discount, counts, total = walk(replay, known, segment, b, length, 1.0 if ahead is None else ahead)
         n = sum(counts)
         assert segment.counts[b].tolist() == counts
+        assert segment.past[b] == start
         np.testing.assert_allclose(segment.reward[b], reward, rtol=1e-6)
         np.testing.assert_allclose(segment.discount[b, :n], discount, rtol=1e-6)
         np.testing.assert_array_equal(segment.obs[b, : n + 1], known[number].observation[start : start + n + 1])
