@@ -35,6 +35,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     "reward_scale": (1e-6, 1e6),
     "alpha": (1e-6, math.inf),  # its logarithm is learned
     "entropy": (-math.inf, math.inf),
+    "expectile": (0, 1),
+    "temperature": (1e-6, math.inf),
+    "trace": (0, 1),
+    "target": (-math.inf, math.inf),
 }
 """Where a count may be other than 1 or more, and another number other than 0 or more."""
 

@@ -312,7 +312,7 @@ def settings_of(agent: str, **wanted: Any) -> Any:
     """The settings of an agent, small; of what is `wanted`, that which it has."""
     kind = AGENTS[agent].Settings
     names = {field.name for field in dataclasses.fields(kind)}
-    small = {"hidden": (32, 32), "batch": 64}
+    small = {"hidden": (32, 32), "batch": 64, "width": 32, "layers": 1, "context": 4}
     return kind(**{k: v for k, v in {**small, **wanted}.items() if k in names})
 
 

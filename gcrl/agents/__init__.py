@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from gcrl.agents.agent import Agent
+from gcrl.agents.awac import AWAC
+from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
 from gcrl.agents.dqn import DQN
 from gcrl.agents.dueling_dqn import DuelingDQN
 from gcrl.agents.fqi import FQI
+from gcrl.agents.iql import IQL
 from gcrl.agents.rem_dqn import REMDQN
 from gcrl.agents.sac import SAC
 from gcrl.agents.td3 import TD3
@@ -21,6 +24,9 @@ AGENTS: dict[str, type[Agent]] = {
     "dueling-dqn": DuelingDQN,
     "rem-dqn": REMDQN,
     "fqi": FQI,
+    "iql": IQL,
+    "awac": AWAC,
+    "crr": CRR,
 }
 
 __all__ = ["AGENTS", "Agent"]

@@ -1,0 +1,35 @@
+"""AWAC: advantage-weighted actor-critic (Nair et al. 2020, arXiv 2006.09359)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcrl.agents.offline import OfflineSettings
+from gcrl.agents.weighted import Weighted
+
+
+@dataclass(frozen=True)
+class AWACSettings(OfflineSettings):
+    temperature: float = 1.0
+    """lambda: the greater, the nearer to plain imitation"""
+    samples: int = 1
+    """actions of the policy whose mean value is what an advantage is over"""
+
+
+class AWAC(Weighted):
+    """The weights of a batch have mean 1: the partition function, estimated as the authors' own code does.
+
+    Deviations: two hidden layers for the actor too (four there), no weight decay.
+    """
+
+    Settings = AWACSettings
+    settings: AWACSettings
+
+    @torch.no_grad()
+    def weight(self, x: Tensor, action: Tensor) -> Tensor:
+        """B softmax(A / lambda) over the B rows,  A = min Q(s, a) - mean_j min Q(s, a_j),  a_j ~ pi(.|s)"""
+        q, others = self.compared(x, action, self.settings.samples)
+        return len(q) * ((q - others.mean(0)) / self.settings.temperature).softmax(0)

@@ -1,0 +1,73 @@
+"""IQL: implicit Q-learning, values of the actions that data show (Kostrikov et al. 2021, arXiv 2110.06169)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcrl.agents.agent import Metrics, adam
+from gcrl.agents.offline import OfflineSettings
+from gcrl.agents.weighted import Weighted
+from gcrl.encoder import Spec
+from gcrl.nets import Values
+from relabel.batch import Batch
+
+
+@dataclass(frozen=True)
+class IQLSettings(OfflineSettings):
+    expectile: float = 0.7
+    """which expectile of the values of the data's actions is that of the state: 0.5 their mean, 1 their maximum"""
+    beta: float = 3.0
+    """how much an advantage weighs in imitation; 0: imitate everything alike"""
+    most: float = 100.0
+    """bound of a weight"""
+
+
+class IQL(Weighted):
+    """No action that the data do not show is ever asked for its value.
+
+    Deviation: the actor's rate is constant, where the paper lets it fall to 0 by a cosine.
+    """
+
+    Settings = IQLSettings
+    settings: IQLSettings
+    losses = ("value_loss", "critic_loss", "actor_loss")  # type: ignore[assignment]  # one more
+
+    def __init__(self, spec: Spec, settings: IQLSettings) -> None:
+        super().__init__(spec, settings)
+        self.v = self._values()
+        self.optimizers["value"] = adam(self.v, settings.lr)
+
+    def _values(self) -> Values:
+        s = self.settings
+        return Values(1, self.encode.dim, s.hidden, s.layer_norm, s.weights, self.encode.ident)
+
+    def update(self, data: Batch) -> Metrics:
+        loss = self.descend("value", self.v, data, lambda b, _: self.value_loss(b))
+        return {"value_loss": loss} | super().update(data)
+
+    def value_loss(self, b: Batch) -> Tensor:
+        """E[|tau - 1(u < 0)| u^2],  u = min Q'(s, a) - V(s)"""
+        x = self.encode(b.state)
+        with torch.no_grad():
+            q = self.least(self.target(x, b.action))
+        u = q - self.v(x)[0]
+        return (torch.where(u < 0, 1 - self.settings.expectile, self.settings.expectile) * u**2).mean()
+
+    def next_value(self, b: Batch) -> Tensor:
+        """V(s'): (B,)"""
+        v: Tensor = self.v(self.encode(b.next_state))[0]
+        return v
+
+    @torch.no_grad()
+    def weight(self, x: Tensor, action: Tensor) -> Tensor:
+        """min(exp(beta (min Q'(s, a) - V(s))), most)"""
+        advantage = self.least(self.target(x, action)) - self.v(x)[0]
+        return (self.settings.beta * advantage).exp().clamp(max=self.settings.most)
+
+    def renew(self) -> None:
+        super().renew()
+        self.v.load_state_dict(self._values().state_dict())
+        self.optimizers["value"].state.clear()

@@ -1,0 +1,58 @@
+"""What IQL, AWAC and CRR share: a policy that imitates the data, each action with a weight that its value decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcrl.agents.offline import OfflineSettings
+from gcrl.agents.offpolicy import OffPolicy
+from gcrl.encoder import Spec
+from gcrl.nets import NormalActor
+from relabel.batch import Batch, State
+
+
+class Weighted(OffPolicy):
+    """A subclass says what an action of the data weighs, and what the critic bootstraps from."""
+
+    offline = True
+    actor: NormalActor
+
+    def __init__(self, spec: Spec, settings: OfflineSettings) -> None:
+        super().__init__(spec, settings, NormalActor)
+
+    def critic_loss(self, b: Batch) -> Tensor:
+        """E[(clip(r + gamma V'(s')) - Q(s, a))^2], summed over the heads"""
+        with torch.no_grad():
+            y = self.clip(b.reward + b.discount * self.next_value(b), b)
+        return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
+
+    def next_value(self, b: Batch) -> Tensor:
+        """min Q'(s', a'),  a' ~ pi(.|s'): (B,)"""
+        x_ = self.encode(b.next_state)
+        return self.least(self.target(x_, self.actor.sample(x_)[0]))
+
+    def actor_loss(self, b: Batch) -> Tensor:
+        """-E[w(s, a) log pi(a|s)]"""
+        x = self.encode(b.state)
+        return -(self.weight(x, b.action) * self.actor.log_prob(x, b.action)).mean()
+
+    def weight(self, x: Tensor, action: Tensor) -> Tensor:
+        """w(s, a), without a gradient: (B, X), (B, A) -> (B,)"""
+        raise TypeError(f"{type(self).__name__} does not say what an action weighs")
+
+    def compared(self, x: Tensor, action: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """min Q(s, a) (B,) and min Q(s, a_j) (n, B) of n actions a_j ~ pi(.|s), all in one pass."""
+        mean, std = self.actor(x), self.actor.log_std.clamp(-5, 2).exp()
+        sampled = (mean + std * torch.randn(n, *mean.shape, dtype=x.dtype, device=x.device)).clamp(-1, 1)
+        a = torch.cat((action[None], sampled)).flatten(0, 1)
+        q = self.critic(x.repeat(n + 1, 1), a).amin(0).unflatten(0, (n + 1, -1))
+        return q[0], q[1:]
+
+    @torch.no_grad()
+    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
+        """The mean; exploring: a sample."""
+        x = self.encode(state)
+        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry
