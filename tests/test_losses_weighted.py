@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gcrl.agents import AGENTS
+from relabel.segment import Segment
 from tests.problems import SPEC, settings_of
 from tests.test_losses import array, bounded, data, encoded, perceptron, values
 
@@ -200,3 +201,106 @@ def test_the_actors_loss_moves_the_actor_alone(name):
 def test_weights_are_one_on_average_over_the_batch():
     agent, b = made("awac", temperature=0.3), data()
     assert agent.weight(agent.encode(b.state), b.action).mean().item() == pytest.approx(1)
+
+
+# Returns ------------------------------------------------------------------------------------------------------------
+
+
+def segment(size=20, length=5, spec=SPEC, seed=0):
+    """Random windows, some of which end, some of which the clock cuts: after a cut the last state comes again."""
+    g = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    obs = torch.randn(size, length + 1, spec.obs_dim, generator=g, dtype=torch.float64)
+    action = torch.rand(size, length, spec.action_dim, generator=g, dtype=torch.float64) * 2 - 1
+    reward = torch.randn(size, length, generator=g, dtype=torch.float64)
+    n = torch.from_numpy(rng.integers(1, length + 1, size))
+    counts = torch.arange(length) < n[:, None]
+    discount = torch.full((size, length), 0.9, dtype=torch.float64)
+    ended = torch.from_numpy(rng.random(size) < 0.4)
+    discount[ended, n[ended] - 1] = 0.0
+    for b in range(size):
+        if not ended[b]:
+            obs[b, n[b] :] = obs[b, n[b]].clone()
+    reward = torch.where(counts, reward, 0.0)
+    assert ended.any() and (~ended & (n < length)).any() and (n == length).any()
+    to_go = reward.sum(1) + torch.randn(size, generator=g, dtype=torch.float64)
+    goal = torch.randn(size, spec.goal_dim, generator=g, dtype=torch.float64)
+    task = torch.from_numpy(rng.integers(0, len(spec.bounds), size))
+    return Segment(obs, action, reward, discount, counts, to_go, torch.from_numpy(rng.integers(0, 3, size)), goal, task)
+
+
+def seen(agent, b, t):
+    """What is seen at step t: (B, X)"""
+    return encoded(agent, b.obs[:, t], b.goal)
+
+
+def returns_of(agent, b, trace):
+    """(B, L): from each step all n-step returns, mixed by (1 - lambda) lambda^(n-1), and the longest has the rest."""
+    length = b.reward.shape[1]
+    v = np.stack([state_value(agent, seen(agent, b, t)) for t in range(length + 1)], 1)
+    out = np.full(b.reward.shape, np.nan)
+    for i in range(len(out)):
+        steps = int(b.counts[i].sum())
+        for t in range(steps):
+            total, left = 0.0, 1.0
+            for n in range(1, steps - t + 1):
+                value, worth = 0.0, 1.0
+                for k in range(n):
+                    value += worth * float(b.reward[i, t + k])
+                    worth *= float(b.discount[i, t + k])
+                value += worth * v[i, t + n]
+                last = n == steps - t
+                total += (left if last else (1 - trace) * left) * value
+                left *= trace
+            out[i, t] = total
+    return out, v
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.5, 0.95, 1.0])
+def test_the_returns_of_awr_are_the_mixture_of_all_n_step_returns(trace):
+    agent, b = made("awr", trace=trace), segment()
+    wanted, v = returns_of(agent, b, trace)
+    counts = array(b.counts)
+    np.testing.assert_allclose(array(agent.values(b)), v, rtol=1e-6)
+    np.testing.assert_allclose(array(agent.returns(b, agent.values(b)))[counts], wanted[counts], rtol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"normalise": False, "temperature": 0.3, "most": 5.0}], ids=str)
+def test_both_losses_of_awr(changes):
+    agent, b = made("awr", **changes), segment()
+    s, counts = agent.settings, array(b.counts)
+    g, v = returns_of(agent, b, s.trace)
+    a = (g - v[:, :-1])[counts]
+    assert agent.value_loss(b).item() == pytest.approx((a**2).mean(), rel=1e-6)
+    if s.normalise:
+        a = (a - a.mean()) / (a.std() + 1e-5)
+    w = np.minimum(np.exp(a / s.temperature), s.most)
+    assert changes == {} or (w.max() == s.most and w.min() < 1)
+    logp = np.stack([log_density(agent, seen(agent, b, t), array(b.action[:, t])) for t in range(5)], 1)[counts]
+    assert agent.actor_loss(b).item() == pytest.approx(-(w * logp).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["value_loss", "actor_loss"])
+def test_what_does_not_count_is_nothing_to_awr(loss):
+    """Rewards, actions and discounts behind an episode's end, whatever they are, and what is seen behind a death."""
+    agent, b = made("awr"), segment()
+    wild = torch.where(b.counts, b.reward, 1e3), torch.where(b.counts[..., None], b.action, 7.0)
+    other = b._replace(reward=wild[0], action=wild[1], discount=torch.where(b.counts, b.discount, 5.0))
+    dead = (b.discount == 0).any(1) & (b.counts.sum(1) < 5)
+    other.obs[dead, -1] += 3
+    assert getattr(agent, loss)(other).item() == pytest.approx(getattr(agent, loss)(b).item(), rel=1e-12)
+
+
+def test_the_targets_of_awr_are_constants():
+    agent = made("awr")
+    for loss, moved in (("value_loss", {"v"}), ("actor_loss", {"actor"})):
+        for p in agent.parameters():
+            p.grad = None
+        getattr(agent, loss)(segment()).backward()
+        assert {key.split(".")[0] for key, p in agent.named_parameters() if p.grad is not None} == moved
+    b = segment()
+    v = agent.values(b)
+    g, _ = returns_of(agent, b, agent.settings.trace)
+    grad = torch.autograd.grad(agent.value_loss(b), agent.v.body.out.bias)[0].item()
+    wanted = 2 * (array(v)[:, :-1] - g)[array(b.counts)].mean()
+    assert grad == pytest.approx(wanted, rel=1e-5)

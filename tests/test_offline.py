@@ -20,7 +20,11 @@ GAMMA = 0.9
 OFFLINE = [name for name, kind in AGENTS.items() if kind.offline and not kind.discrete]
 DISCRETE = [name for name, kind in AGENTS.items() if kind.discrete]
 FAST = {"lr": 3e-3, "tau": 0.05, "hidden": (64,), "batch": 128}
-SPECIAL: dict[str, dict[str, object]] = {"fqi": {"period": 25, "tau": 1.0}, "rem-dqn": {"heads": 20}}
+SPECIAL: dict[str, dict[str, object]] = {
+    "fqi": {"period": 25, "tau": 1.0},
+    "rem-dqn": {"heads": 20},
+    "awr": {"temperature": 0.1, "trace": 0.5, "batch": 16, "length": 8},  # far from the end advantages are small,
+}
 """what an agent needs on so small a problem, beside FAST"""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gcrl.agents.agent import Agent
 from gcrl.agents.awac import AWAC
+from gcrl.agents.awr import AWR
 from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
@@ -27,6 +28,7 @@ AGENTS: dict[str, type[Agent]] = {
     "iql": IQL,
     "awac": AWAC,
     "crr": CRR,
+    "awr": AWR,
 }
 
 __all__ = ["AGENTS", "Agent"]
