@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from gcrl.agents import AGENTS
+from gcrl.agents.dt import Memory
+from gcrl.encoder import Spec
+from relabel.batch import State
+from relabel.goals import parse
+from relabel.mix import Mixed
+from relabel.replay import Replay
 from relabel.segment import Segment
-from tests.problems import SPEC, settings_of
+from tasks.task import Episode, InputError
+from tests.problems import PLAIN, POINT, SPEC, settings_of
 from tests.test_losses import array, bounded, data, encoded, perceptron, values
 
 WEIGHTED = ("iql", "awac", "crr")
@@ -304,3 +313,241 @@ def test_the_targets_of_awr_are_constants():
     grad = torch.autograd.grad(agent.value_loss(b), agent.v.body.out.bias)[0].item()
     wanted = 2 * (array(v)[:, :-1] - g)[array(b.counts)].mean()
     assert grad == pytest.approx(wanted, rel=1e-5)
+
+
+# Sequences ----------------------------------------------------------------------------------------------------------
+
+SMALL = {"width": 16, "layers": 2, "heads": 2, "context": 5, "dropout": 0.0}
+
+
+def read(agent, b, **changes):
+    """What the transformer says to each step of the windows: (B, L, A)"""
+    b = b._replace(**changes)
+    return agent.actor(agent.encoded(b)[:, :-1], b.action, agent.to_go(b), b.past).detach()
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_later_input_changes_no_earlier_output(returns):
+    """And an earlier one does: the state its own step, the action none before the next."""
+    agent, b = made("dt", returns=returns, **SMALL), segment()
+    said = read(agent, b)
+    for t in range(5):
+        for what, first in (("obs", t), ("action", t + 1)):
+            x = getattr(b, what).clone()
+            x[:, t] += 0.5
+            changed = (read(agent, b, **{what: x}) - said).abs().amax((0, 2)) > 1e-9
+            assert changed.tolist() == [i >= first for i in range(5)], (what, t)
+        x = agent.to_go(b)
+        x[:, t] += 0.5
+        other = agent.actor(agent.encoded(b)[:, :-1], b.action, x, b.past)
+        changed = (other - said).abs().amax((0, 2)) > 1e-9
+        assert changed.tolist() == [i >= t and returns for i in range(5)]
+
+
+def test_the_time_of_the_episode_is_seen_up_to_a_bound():
+    agent, b = made("dt", longest=6, **SMALL), segment()
+    said = read(agent, b, past=torch.zeros_like(b.past))
+    assert (read(agent, b, past=torch.ones_like(b.past)) - said).abs().amax() > 1e-6
+    late = read(agent, b, past=torch.full_like(b.past, 50))
+    assert torch.equal(read(agent, b, past=torch.full_like(b.past, 5)), late)
+
+
+def test_losses_of_dt():
+    agent, b = made("dt", **SMALL), segment()
+    agent.scale[:] = torch.tensor([2.0, 5.0])
+    counts, reward = array(b.counts), array(b.reward)
+    to_go = np.stack([array(b.to_go) - reward[:, :t].sum(1) for t in range(5)], 1)
+    to_go = to_go / np.array([2.0, 5.0])[array(b.task)][:, None]
+    np.testing.assert_allclose(array(agent.to_go(b)), to_go, rtol=1e-6)
+    error = ((array(read(agent, b)) - array(b.action)) ** 2).mean(-1)[counts]
+    assert agent.action_loss(b).item() == pytest.approx(error.mean(), rel=1e-6)
+    pay = [
+        values(agent.reward, np.concatenate([seen(agent, b, t), seen(agent, b, t + 1)], 1), array(b.action[:, t]))[0]
+        for t in range(5)
+    ]
+    error = (np.stack(pay, 1) - reward)[counts] ** 2
+    assert agent.reward_loss(b).item() == pytest.approx(error.mean(), rel=1e-6)
+
+
+def attention(block, h):
+    """A block in NumPy, row by row and head by head: (T, D) -> (T, D)"""
+
+    def norm(layer, x):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * array(layer.weight) + array(layer.bias)
+
+    def linear(layer, x):
+        return x @ array(layer.weight).T + array(layer.bias)
+
+    q, k, v = np.split(linear(block.qkv, norm(block.norm, h)), 3, axis=1)
+    size = h.shape[1] // block.heads
+    joined = np.zeros_like(h)
+    for i in range(len(h)):
+        for head in (slice(a, a + size) for a in range(0, h.shape[1], size)):
+            weight = np.exp(k[: i + 1, head] @ q[i, head] / np.sqrt(size))
+            joined[i, head] = weight @ v[: i + 1, head] / weight.sum()
+    h = h + linear(block.join, joined)
+    return h + linear(block.mlp[3], np.maximum(linear(block.mlp[1], norm(block.mlp[0], h)), 0))
+
+
+def test_a_block_of_the_transformer():
+    agent = made("dt", **SMALL)
+    h, block = torch.randn(3, 7, 16, dtype=torch.float64), agent.actor.body.blocks[0]
+    for row, found in zip(h, block(h), strict=True):
+        np.testing.assert_allclose(array(found), attention(block, array(row)), rtol=1e-6, atol=1e-9)
+
+
+def lived(agent, steps, rows=4, seed=0):
+    """A walk through random states with the agent's own memory: states, actions, and the memory at the end."""
+    g = torch.Generator().manual_seed(seed)
+    obs = torch.randn(steps, rows, 4, generator=g, dtype=torch.float64)
+    goal = torch.randn(rows, 2, generator=g, dtype=torch.float64)
+    task = torch.arange(rows) % 2
+    carry, actions = None, []
+    for x in obs:
+        action, carry = agent.act(State(x, goal, task), carry)
+        actions.append(action)
+    return obs, goal, task, torch.stack(actions, 1), carry
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_memory_gives_the_actions_of_one_pass_over_the_whole(returns):
+    """Also where the context is full: then of one pass over the last K steps."""
+    agent = made("dt", returns=returns, **SMALL)
+    agent.best[:], agent.scale[:] = torch.tensor([-3.0, 4.0]), torch.tensor([2.0, 5.0])
+    steps, k = 9, 5
+    obs, goal, task, actions, carry = lived(agent, steps)
+    x = torch.stack([agent.encode(State(one, goal, task)) for one in obs], 1)
+    to_go = torch.zeros(4, steps, dtype=torch.float64)
+    if returns:
+        to_go[:, 0] = (agent.best / agent.scale)[task]
+        for t in range(1, steps):
+            paid = agent.reward(torch.cat((x[:, t - 1], x[:, t]), -1), actions[:, t - 1])[0].detach()
+            to_go[:, t] = to_go[:, t - 1] - paid / agent.scale[task]
+    for t in range(steps):
+        a = max(0, t - k + 1)
+        # one pass over what lies in the context, what is done at t and later unknown
+        blind = actions.clone()
+        blind[:, t:] = 9.0
+        said = agent.actor(x[:, a : t + 1], blind[:, a : t + 1], to_go[:, a : t + 1], torch.full((4,), a)).detach()
+        torch.testing.assert_close(actions[:, t], said[:, -1], rtol=1e-9, atol=1e-12)
+    whole = agent.actor(x[:, :k], actions[:, :k], to_go[:, :k], torch.zeros(4, dtype=torch.int64)).detach()
+    torch.testing.assert_close(actions[:, :k], whole, rtol=1e-9, atol=1e-12)
+    assert carry.steps.tolist() == [steps] * 4
+
+
+def test_rows_of_memory_are_nobody_elses():
+    """Rows that began at different times act together as they do alone."""
+    agent = made("dt", **SMALL)
+    old, new = lived(agent, 7, 2, seed=1)[4], lived(agent, 2, 3, seed=2)[4]
+    both = Memory(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
+    g = torch.Generator().manual_seed(3)
+    state = State(
+        torch.randn(5, 4, generator=g, dtype=torch.float64),
+        torch.randn(5, 2, generator=g, dtype=torch.float64),
+        torch.tensor([0, 1, 0, 1, 0]),
+    )
+    kept = [x.clone() for x in both]
+    together, after = agent.act(state, both)
+    assert all(torch.equal(x, y) for x, y in zip(both, kept, strict=True))  # a memory that was handed in stays as it is
+    for rows, memory in ((slice(0, 2), old), (slice(2, 5), new)):
+        alone, then = agent.act(State(*(x[rows] for x in state)), memory)
+        torch.testing.assert_close(together[rows], alone, rtol=1e-9, atol=1e-12)
+        for x, y in zip(after, then, strict=True):
+            torch.testing.assert_close(x[rows], y, rtol=1e-9, atol=1e-12)
+
+
+def test_what_was_done_is_remembered_not_what_was_meant():
+    agent = made("dt", noise=0.5, **SMALL)
+    obs, goal = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    state = State(obs, goal, torch.zeros(3, dtype=torch.int64))
+    quiet, _ = agent.act(state)
+    loud, carry = agent.act(state, None, explore=True)
+    assert not torch.equal(quiet, loud)
+    assert torch.equal(carry.action[:, 0], loud)
+
+
+def filled(task, returns):
+    """A replay with an episode for each of the returns, its reward in the last step."""
+    replay = Replay([task], 1000, parse("none"), 0.9, scale=(2.0,))
+    for i, score in enumerate(returns):
+        n = 3 + i
+        reward = np.zeros(n, np.float32)
+        reward[-1] = score
+        rng = np.random.default_rng(i)
+        obs = rng.uniform(-1, 1, (n + 1, task.obs_dim)).astype(np.float32)
+        desired = rng.uniform(-1, 1, (n, task.goal_dim)).astype(np.float32)
+        replay.add(0, Episode(obs, np.zeros((n, 2), np.float32), desired, reward, False))
+    return replay
+
+
+def test_the_target_is_the_best_return_of_the_data():
+    agent = AGENTS["dt"](Spec.of([PLAIN], 0.9), settings_of("dt"))
+    replay, rng = filled(PLAIN, (-7.0, 3.0, 1.0)), np.random.default_rng(0)
+    agent.draw(replay, rng)
+    assert (agent.best.tolist(), agent.scale.tolist(), int(agent.looked)) == ([6.0], [14.0], 12)
+    now = agent.recall(State(torch.zeros(2, 4), torch.zeros(2, 0), torch.zeros(2).long()), None).to_go[:, 0]
+    assert now.tolist() == pytest.approx([6 / 14] * 2)
+    told = AGENTS["dt"](Spec.of([PLAIN], 0.9), settings_of("dt", target=-28.0))
+    told.draw(replay, rng)
+    now = told.recall(State(torch.zeros(2, 4), torch.zeros(2, 0), torch.zeros(2).long()), None).to_go[:, 0]
+    assert now.tolist() == pytest.approx([-2.0] * 2)
+
+
+def test_where_the_task_scores_it_is_not_the_recorded_return():
+    agent, replay = AGENTS["dt"](Spec.of([POINT], 0.9), settings_of("dt")), filled(POINT, (50.0, 60.0))
+    agent.draw(replay, np.random.default_rng(0))
+    state = replay.stores[0].state()
+    first, scores = 0, []
+    for i, n in enumerate(state["length"].tolist()):
+        achieved = state["observation"][first + i + 1 : first + i + n + 1]
+        scores.append(2 * POINT.reward(achieved, state["desired"][first : first + n]).sum())
+        first += n
+    assert agent.best.tolist() == pytest.approx([max(scores)])
+    assert agent.scale.tolist() == pytest.approx([max(map(abs, scores))])
+
+
+def test_it_looks_again_once_there_is_a_tenth_more():
+    agent = AGENTS["dt"](Spec.of([PLAIN], 0.9), settings_of("dt"))
+    replay, rng = filled(PLAIN, (1.0,) * 8), np.random.default_rng(0)  # 52 steps
+    agent.draw(replay, rng)
+    seen = int(agent.looked)
+    for n, wanted in ((seen // 10 - 1, 2.0), (10, 8.0)):
+        reward = np.zeros(n, np.float32)
+        reward[-1] = 4.0
+        obs, action, desired = (np.zeros(shape, np.float32) for shape in ((n + 1, 4), (n, 2), (n, 0)))
+        replay.add(0, Episode(obs, action, desired, reward, False))
+        agent.draw(replay, rng)
+        assert agent.best.item() == wanted
+
+
+def test_old_data_and_new_are_looked_at_alike():
+    agent, rng = AGENTS["dt"](Spec.of([PLAIN], 0.9), settings_of("dt")), np.random.default_rng(0)
+    old, new = filled(PLAIN, (-7.0, 1.0)), filled(PLAIN, (3.0,))
+    agent.draw(Mixed(old, Replay([PLAIN], 50, parse("none"), 0.9), 0.5), rng)
+    assert (agent.best.item(), agent.scale.item()) == (2.0, 14.0)
+    agent.draw(Mixed(old, new, 0.5), rng)
+    assert (agent.best.item(), agent.scale.item(), int(agent.looked)) == (6.0, 14.0, 10)
+
+
+def test_conditioned_on_the_goal_alone_it_asks_for_no_return():
+    agent, replay = AGENTS["dt"](Spec.of([POINT], 0.9), settings_of("dt", returns=False)), filled(POINT, (1.0,))
+    b = agent.draw(replay, np.random.default_rng(0))
+    assert b.to_go.isnan().all() and int(agent.looked) == 0
+    assert set(agent.update(b)) == {"action_loss", "gradient"}
+    assert not hasattr(agent, "reward")
+
+
+def test_heads_must_share_the_width():
+    with pytest.raises(InputError, match="--heads 3"):
+        AGENTS["dt"](SPEC, dataclasses.replace(settings_of("dt"), heads=3))
+
+
+def test_the_gradient_is_bounded():
+    """A step of Adam does not show it; its second moment does."""
+    agent, b = made("dt", clip_norm=0.01, **SMALL), segment()
+    metrics = agent.update(b)
+    assert metrics["gradient"] > 0.1
+    moments = [slot["exp_avg"] for slot in agent.optimizers["actor"].state.values()]
+    norm = torch.stack([m.norm() / 0.1 for m in moments]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)

@@ -23,7 +23,8 @@ FAST = {"lr": 3e-3, "tau": 0.05, "hidden": (64,), "batch": 128}
 SPECIAL: dict[str, dict[str, object]] = {
     "fqi": {"period": 25, "tau": 1.0},
     "rem-dqn": {"heads": 20},
-    "awr": {"temperature": 0.1, "trace": 0.5, "batch": 16, "length": 8},  # far from the end advantages are small,
+    "awr": {"temperature": 0.1, "trace": 0.5, "batch": 16, "length": 8},  # far from the end advantages are small
+    "dt": {"batch": 64},
 }
 """what an agent needs on so small a problem, beside FAST"""
 

@@ -9,6 +9,7 @@ from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
 from gcrl.agents.dqn import DQN
+from gcrl.agents.dt import DT
 from gcrl.agents.dueling_dqn import DuelingDQN
 from gcrl.agents.fqi import FQI
 from gcrl.agents.iql import IQL
@@ -29,6 +30,7 @@ AGENTS: dict[str, type[Agent]] = {
     "awac": AWAC,
     "crr": CRR,
     "awr": AWR,
+    "dt": DT,
 }
 
 __all__ = ["AGENTS", "Agent"]
