@@ -5,6 +5,7 @@ from __future__ import annotations
 from gcrl.agents.agent import Agent
 from gcrl.agents.awac import AWAC
 from gcrl.agents.awr import AWR
+from gcrl.agents.bc import BC
 from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
@@ -31,6 +32,7 @@ AGENTS: dict[str, type[Agent]] = {
     "crr": CRR,
     "awr": AWR,
     "dt": DT,
+    "bc": BC,
 }
 
 __all__ = ["AGENTS", "Agent"]

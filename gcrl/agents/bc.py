@@ -1,0 +1,57 @@
+"""BC: behaviour cloning, the likeliest policy of the data (Pomerleau 1989); 10%BC is the same on the best episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcrl.agents.agent import Agent, Metrics, adam, step
+from gcrl.encoder import Spec
+from gcrl.nets import NormalActor
+from relabel.batch import Batch, State
+from relabel.replay import Replay
+
+
+@dataclass(frozen=True)
+class BCSettings:
+    batch: int = 256
+    """transitions in one update"""
+    lr: float = 3e-4
+    """learning rate of the actor"""
+    hidden: tuple[int, ...] = (256, 256)
+    """units of the hidden layers"""
+
+
+class BC(Agent):
+    Settings = BCSettings
+    settings: BCSettings
+    losses = ("actor_loss",)
+    offline = True
+
+    def __init__(self, spec: Spec, settings: BCSettings) -> None:
+        super().__init__(spec, settings)
+        self.actor = NormalActor(self.encode.dim, spec.action_dim, settings.hidden)
+        self.optimizers = {"actor": adam(nn.ModuleList((self.actor, self.encode)), settings.lr)}
+
+    def draw(self, replay: Replay, rng: np.random.Generator) -> Batch:
+        return replay.sample(rng, self.settings.batch)
+
+    def update(self, data: Batch) -> Metrics:
+        loss = self.actor_loss(data)
+        step(self.optimizers["actor"], loss)
+        self.updates += 1
+        return {"actor_loss": loss.detach()}
+
+    def actor_loss(self, b: Batch) -> Tensor:
+        """E[-log pi(a | s)]"""
+        return -self.actor.log_prob(self.encode(b.state), b.action).mean()
+
+    @torch.no_grad()
+    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
+        """The mean; exploring: a draw."""
+        x = self.encode(state)
+        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry
