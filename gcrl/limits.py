@@ -39,6 +39,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "temperature": (1e-6, math.inf),
     "trace": (0, 1),
     "target": (-math.inf, math.inf),
+    "pessimism": (0, 1),
+    "sigma": (1e-6, math.inf),
+    "multiplier": (1e-6, math.inf),  # its logarithm is learned
 }
 """Where a count may be other than 1 or more, and another number other than 0 or more."""
 

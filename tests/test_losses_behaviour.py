@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from gcrl.agents import AGENTS
-from tests.problems import SPEC, settings_of
-from tests.test_losses import array, data, encoded, perceptron
+from gcrl.agents.bear import discrepancy
+from gcrl.agents.bestof import soft_clipped
+from tasks.task import InputError
+from tests.problems import SPEC, batch, settings_of
+from tests.test_losses import array, bounded, data, encoded, perceptron, values
 from tests.test_offline import right, trained
+
+BEST_OF = ("bcq", "bear")
+MODELS = {"bcq": "vae", "bear": "vae"}
+"""what each has learned of the data's policy"""
 
 
 def made(name, **wanted):
@@ -44,3 +51,256 @@ def test_cloning_is_the_likelihood_of_a_normal(log_std):
 
 def test_cloning_goes_the_way_that_most_of_the_data_go():
     assert right(trained("bc")) == 0
+
+
+# What BCQ and BEAR share --------------------------------------------------------------------------------------------
+
+
+def decoded(vae, x, z):
+    return np.tanh(perceptron(vae.decoder, np.concatenate([x, z], 1)))
+
+
+def imagined(vae, x, draws):
+    """An action of the data's model for each draw from N(0, 1)."""
+    return decoded(vae, x, np.clip(draws, -0.5, 0.5))
+
+
+def soft(q, weight):
+    return weight * q.min(0) + (1 - weight) * q.max(0)
+
+
+@pytest.mark.parametrize("name", BEST_OF)
+@pytest.mark.parametrize("kl", [0.0, 0.5, 2.0])
+def test_the_autoencoders_loss(name, kl):
+    agent, b = made(name, kl=kl), data()
+    x, a = encoded(agent, b.obs, b.goal), array(b.action)
+    mean, log_std = np.split(perceptron(agent.vae.encoder, np.concatenate([x, a], 1)), 2, axis=1)
+    torch.manual_seed(1)
+    again = decoded(agent.vae, x, mean + np.exp(log_std) * noise(50, 4))
+    divergence = -0.5 * (1 + 2 * log_std - mean**2 - np.exp(2 * log_std))
+    torch.manual_seed(1)
+    wanted = ((a - again) ** 2).mean() + kl * divergence.mean()
+    assert agent.vae_loss(b).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def candidates_of(agent, x, draws):
+    """(B, X), (n, B, width) -> (n, B, A), one draw after the other."""
+    if isinstance(agent, AGENTS["bcq"]):
+        return np.array([shifted(agent, x, imagined(agent.vae, x, one)) for one in draws])
+    mean, log_std = np.split(perceptron(agent.actor.net, x), 2, axis=1)
+    return np.array([np.tanh(mean + np.exp(log_std) * one) for one in draws])
+
+
+def shifted(agent, x, a):
+    way = np.tanh(perceptron(agent.actor.net, np.concatenate([x, a], 1)))
+    return np.clip(a + agent.settings.phi * way, -1, 1)
+
+
+WIDTH = {"bcq": 4, "bear": 2}
+
+
+@pytest.mark.parametrize("name", BEST_OF)
+@pytest.mark.parametrize("changes", [{}, {"pessimism": 1.0}, {"samples": 3}, {"clip_target": False}], ids=str)
+def test_the_target_is_the_best_candidate_by_a_soft_minimum(name, changes):
+    agent, b = made(name, **changes), data()
+    s = agent.settings
+    x, x_ = encoded(agent, b.obs, b.goal), encoded(agent, b.next_obs, b.goal)
+    torch.manual_seed(1)
+    a_ = candidates_of(agent, x_, noise(s.samples, 50, WIDTH[name]))
+    v_ = np.max([soft(values(agent.target, x_, one), s.pessimism) for one in a_], 0)
+    y = array(b.reward) + array(b.discount) * v_
+    y = bounded(y, b) if s.clip_target else y
+    wanted = ((values(agent.critic, x, array(b.action)) - y) ** 2).mean(1).sum()
+    torch.manual_seed(1)
+    assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", BEST_OF)
+def test_acting_is_the_best_of_the_same_candidates_for_all(name):
+    """By the first head; exploring gives one of them at random."""
+    agent, b = made(name, choices=7), data()
+    x = encoded(agent, b.obs, b.goal)
+    a = candidates_of(agent, x, np.repeat(array(agent.draws)[:, None], 50, 1))
+    best = np.argmax([values(agent.critic, x, one)[0] for one in a], 0)
+    np.testing.assert_allclose(array(agent.act(b.state)[0]), a[best, np.arange(50)], atol=1e-6)
+    assert len(set(best.tolist())) > 1
+    torch.manual_seed(2)
+    wanted = candidates_of(agent, x, noise(1, 50, WIDTH[name]))[0]
+    torch.manual_seed(2)
+    np.testing.assert_allclose(array(agent.act(b.state, explore=True)[0]), wanted, atol=1e-6)
+
+
+def test_the_soft_minimum_by_hand():
+    q = torch.tensor([[1.0, 2.0], [5.0, -2.0]])
+    torch.testing.assert_close(soft_clipped(q, 0.75), torch.tensor([2.0, -1.0]))
+    assert soft_clipped(q, 1.0).tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_step_moves_its_own_network(name):
+    """The target moves too, by following; nothing learns from a loss that is another's."""
+    agent, model = made(name, delay=2), MODELS[name]
+    losses = {model: getattr(agent, f"{model}_loss"), "critic": agent.critic_loss, "actor": agent.actor_loss}
+    for part, loss in losses.items():
+        before = {key: x.clone() for key, x in agent.state_dict().items()}
+        agent.descend(part, getattr(agent, part), data(), lambda b, _, loss=loss: loss(b))
+        assert {key.split(".")[0] for key, x in agent.state_dict().items() if not torch.equal(x, before[key])} == {part}
+    torch.manual_seed(0)
+    before = {key: x.clone() for key, x in agent.state_dict().items()}
+    metrics = agent.update(data())  # by the delay, not the actor's
+    changed = {key.split(".")[0] for key, x in agent.state_dict().items() if not torch.equal(x, before[key])}
+    assert changed == {model, "critic", "target", "_extra_state"}
+    assert set(metrics) == {f"{model}_loss", "critic_loss"}
+
+
+# BCQ ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.05, 0.8])
+def test_actor_loss_of_bcq(phi):
+    agent, b = made("bcq", phi=phi), data()
+    x = encoded(agent, b.obs, b.goal)
+    torch.manual_seed(1)
+    a = shifted(agent, x, imagined(agent.vae, x, noise(50, 4)))
+    torch.manual_seed(1)
+    assert agent.actor_loss(b).item() == pytest.approx(-values(agent.critic, x, a)[0].mean(), rel=1e-6)
+
+
+def test_an_action_is_moved_by_phi_at_most_and_without_it_is_the_models_own():
+    b = data()
+    for phi in (0.0, 0.05):
+        agent = made("bcq", phi=phi, choices=20)
+        with torch.no_grad():
+            x = agent.encode(b.state)
+            model = torch.stack([agent.vae(x, draw.expand(50, -1)) for draw in agent.draws])
+        away = (agent.act(b.state)[0] - model).abs().amax(-1).amin(0)  # from the nearest of them
+        assert away.max() <= phi + 1e-12
+        assert (away.max() > 1e-12) == (phi > 0)
+
+
+def test_a_code_stays_where_the_datas_codes_are():
+    agent = made("bcq")
+    x = torch.randn(30, agent.encode.dim, dtype=torch.float64)
+    far, edge = (agent.vae(x, torch.full((30, 4), z, dtype=torch.float64)) for z in (9.0, 0.5))
+    assert torch.equal(far, edge)
+    assert not torch.equal(edge, agent.vae(x, torch.full((30, 4), 0.4, dtype=torch.float64)))
+
+
+def test_the_autoencoder_gives_back_what_the_data_do():
+    """Actions that a state decides come back after some steps; at the start they do not."""
+    torch.manual_seed(0)
+    agent = AGENTS["bcq"](SPEC, settings_of("bcq", lr=3e-3))
+    b = batch(200)
+    b = b._replace(action=torch.sign(b.obs[:, :2]) * 0.6)
+
+    def missed():
+        return (agent.act(b.state, explore=True)[0] - b.action).abs().mean()
+
+    before = missed()
+    for _ in range(200):
+        agent.descend("vae", agent.vae, b, lambda b, _: agent.vae_loss(b))
+    assert before > 0.5
+    assert missed() < 0.2
+
+
+# BEAR ---------------------------------------------------------------------------------------------------------------
+
+
+def double_sum(one, two, kernel, sigma):
+    """MMD by the definition, pair by pair: (n, A), (m, A)."""
+
+    def k(p, q):
+        apart = sum(abs(u - v) if kernel == "laplacian" else (u - v) ** 2 for u, v in zip(p, q, strict=True))
+        return np.exp(-apart / (2 * sigma))
+
+    def mean(one, two):
+        return np.mean([k(p, q) for p in one for q in two])
+
+    return np.sqrt(max(mean(one, one) + mean(two, two) - 2 * mean(one, two), 0) + 1e-6)
+
+
+kernels = pytest.mark.parametrize(("kernel", "sigma"), [("laplacian", 10.0), ("gaussian", 20.0), ("gaussian", 0.3)])
+
+
+@kernels
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 7), (1, 1)])
+def test_the_discrepancy_is_the_double_sum(kernel, sigma, n, m):
+    torch.manual_seed(0)
+    one, two = torch.randn(n, 6, 2).double(), torch.randn(m, 6, 2).double() + 1
+    found = discrepancy(one, two, kernel, sigma)
+    wanted = [double_sum(array(one[:, i]), array(two[:, i]), kernel, sigma) for i in range(6)]
+    np.testing.assert_allclose(array(found), wanted, rtol=1e-9)
+
+
+@kernels
+def test_the_discrepancy_is_nothing_for_the_same_draws_and_grows_with_the_distance(kernel, sigma):
+    torch.manual_seed(0)
+    one = torch.randn(5, 8, 2).double()
+    same = discrepancy(one, one[[2, 0, 1, 4, 3]], kernel, sigma)
+    assert same.max() <= 1.001e-3  # the root of what keeps its slope finite
+    apart = torch.stack([discrepancy(one, one + d, kernel, sigma) for d in (0.0, 0.1, 0.3, 1.0, 3.0)])
+    assert (apart.diff(dim=0) > 0).all()
+
+
+def test_the_discrepancy_of_two_points_by_hand():
+    """sqrt(2 - 2 exp(-d / 20)) for d = 0.4"""
+    found = discrepancy(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.4, dtype=torch.float64), "laplacian", 10.0)
+    assert found.item() == pytest.approx(np.sqrt(2 - 2 * np.exp(-0.02) + 1e-6), rel=1e-9)
+
+
+def test_the_slope_of_the_discrepancy_is_finite_everywhere():
+    same = torch.zeros(4, 3, 2, requires_grad=True)
+    discrepancy(torch.zeros(4, 3, 2), same, "laplacian", 10.0).sum().backward()
+    assert same.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"kernel": "gaussian", "sigma": 20.0}, {"match": 4, "critics": 3}], ids=str)
+def test_actor_loss_of_bear(changes):
+    agent, b = made("bear", **changes), data()
+    s, x = agent.settings, encoded(agent, b.obs, b.goal)
+    torch.manual_seed(1)
+    draws = noise(s.match, 50, 6)
+    a = candidates_of(agent, x, draws[..., :2])
+    model = np.array([imagined(agent.vae, x, one) for one in draws[..., 2:]])
+    apart = [double_sum(model[:, i], a[:, i], s.kernel, s.sigma) for i in range(50)]
+    multiplier = np.exp(array(agent.log_multiplier))[array(b.task)]
+    wanted = (multiplier * apart - values(agent.critic, x, a[0]).min(0)).mean()
+    torch.manual_seed(1)
+    assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_multiplier_loss_and_its_slope():
+    agent, b = made("bear"), data()
+    distance = torch.rand(50, dtype=torch.float64, requires_grad=True)
+    loss = agent.multiplier_loss(b, distance)
+    over, task = array(distance) - 0.05, array(b.task)
+    assert loss.item() == pytest.approx(-(array(agent.log_multiplier)[task] * over).mean())
+    loss.backward()
+    assert distance.grad is None
+    assert agent.log_multiplier.grad.tolist() == pytest.approx([-(over * (task == k)).sum() / 50 for k in (0, 1)])
+
+
+@pytest.mark.parametrize(("threshold", "rises"), [(0.0, True), (10.0, False)])
+def test_the_multiplier_rises_above_the_threshold_and_falls_below_it(threshold, rises):
+    """For the task that the batch is of, and for that one alone."""
+    agent = made("bear", threshold=threshold, multiplier_lr=0.01)
+    before = agent.log_multiplier.detach().clone()
+    for _ in range(5):
+        agent.update(data(task=torch.ones(50, dtype=torch.int64)))
+    still, moved = (agent.log_multiplier - before).tolist()
+    assert still == 0
+    assert moved == pytest.approx(0.05 if rises else -0.05, abs=1e-3)
+
+
+def test_the_multiplier_keeps_within_its_range():
+    for start, threshold in ((9.999, -1.0), (-4.999, 10.0)):
+        agent = made("bear", threshold=threshold, multiplier_lr=1.0)
+        with torch.no_grad():
+            agent.log_multiplier.fill_(start)
+        agent.update(data())
+        assert agent.log_multiplier.tolist() == [round(start), round(start)]
+
+
+def test_a_kernel_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="--kernel round: choose from laplacian, gaussian"):
+        made("bear", kernel="round")

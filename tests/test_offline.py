@@ -25,6 +25,7 @@ SPECIAL: dict[str, dict[str, object]] = {
     "rem-dqn": {"heads": 20},
     "awr": {"temperature": 0.1, "trace": 0.5, "batch": 16, "length": 8},  # far from the end advantages are small
     "dt": {"batch": 64},
+    "bear": {"multiplier_lr": 0.03},
 }
 """what an agent needs on so small a problem, beside FAST"""
 

@@ -6,6 +6,8 @@ from gcrl.agents.agent import Agent
 from gcrl.agents.awac import AWAC
 from gcrl.agents.awr import AWR
 from gcrl.agents.bc import BC
+from gcrl.agents.bcq import BCQ
+from gcrl.agents.bear import BEAR
 from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
@@ -33,6 +35,8 @@ AGENTS: dict[str, type[Agent]] = {
     "awr": AWR,
     "dt": DT,
     "bc": BC,
+    "bcq": BCQ,
+    "bear": BEAR,
 }
 
 __all__ = ["AGENTS", "Agent"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -119,7 +119,7 @@ class OffPolicy(Replaying):
     """Actor-critic on replayed transitions; a subclass says what its actor is and writes the two losses."""
 
     settings: OffPolicySettings
-    losses = ("critic_loss", "actor_loss")
+    losses: ClassVar[tuple[str, ...]] = ("critic_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: OffPolicySettings, actor: type[nn.Module]) -> None:
         super().__init__(spec, settings)
