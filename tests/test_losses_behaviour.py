@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from gcrl.agents import AGENTS
 from gcrl.agents.bear import discrepancy
 from gcrl.agents.bestof import soft_clipped
+from gcrl.behaviour import normal_kl
 from tasks.task import InputError
 from tests.problems import SPEC, batch, settings_of
-from tests.test_losses import array, bounded, data, encoded, perceptron, values
+from tests.test_losses import array, bounded, data, encoded, gaussian, perceptron, values
 from tests.test_offline import right, trained
 
 BEST_OF = ("bcq", "bear")
-MODELS = {"bcq": "vae", "bear": "vae"}
+BRAC = ("brac-p", "brac-v")
+MODELS = {"bcq": "vae", "bear": "vae", "brac-p": "behaviour", "brac-v": "behaviour"}
 """what each has learned of the data's policy"""
 
 
@@ -304,3 +307,93 @@ def test_the_multiplier_keeps_within_its_range():
 def test_a_kernel_that_does_not_exist_is_named():
     with pytest.raises(InputError, match="--kernel round: choose from laplacian, gaussian"):
         made("bear", kernel="round")
+
+
+# BRAC ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_divergence_of_normals():
+    """ln 2 + (1 + 1) / 8 - 1 / 2 by hand, and torch's own in general."""
+    one, two = ((torch.full((1, 1), m), torch.full((1, 1), s).log()) for m, s in ((0.0, 1.0), (1.0, 2.0)))
+    assert normal_kl(*one, *two).item() == pytest.approx(np.log(2) + 2 / 8 - 0.5)
+    assert normal_kl(*two, *two).item() == 0
+    torch.manual_seed(0)
+    mean, log_std, other, other_log_std = torch.randn(4, 30, 3).double()
+    wanted = kl_divergence(Normal(mean, log_std.exp()), Normal(other, other_log_std.exp())).sum(-1)
+    torch.testing.assert_close(normal_kl(mean, log_std, other, other_log_std), wanted)
+
+
+def test_the_divergence_is_that_of_the_squashed_actions():
+    """By summing pi log(pi / beta) over a fine grid of actions."""
+    a = torch.linspace(-1, 1, 200_001, dtype=torch.float64)[1:-1, None]
+    pi, beta = gaussian([0.3], [-0.5]), gaussian([-0.4], [0.1])
+    x = torch.zeros(len(a), 1)
+    logp, logq = pi.log_prob(x, a), beta.log_prob(x, a)
+    summed = torch.trapezoid(logp.exp() * (logp - logq), a[:, 0])
+    exact = normal_kl(*pi.normal(x[:1]), *beta.normal(x[:1]))
+    assert summed.item() == pytest.approx(exact.item(), rel=1e-4)
+
+
+def both(agent, x):
+    """Mean and deviation of the policy and of the data's, (B, A) each."""
+    out = []
+    for net, low in ((agent.actor, -20), (agent.behaviour, -5)):
+        mean, log_std = np.split(perceptron(net.net, x), 2, axis=1)
+        out += [mean, np.exp(np.clip(log_std, low, 2))]
+    return out
+
+
+def divergence(agent, x):
+    mean, std, other, other_std = both(agent, x)
+    return (np.log(other_std / std) + (std**2 + (mean - other) ** 2) / (2 * other_std**2) - 0.5).sum(1)
+
+
+def test_behaviour_loss():
+    """And a deviation has its floor: data that repeat one action have a finite density."""
+    agent, b = made("brac-p"), data()
+    *_, mean, std = both(agent, encoded(agent, b.obs, b.goal))
+    u = np.arctanh(array(b.action))
+    logp = (-((u - mean) ** 2) / (2 * std**2) - np.log(std * np.sqrt(2 * np.pi) * (1 - np.tanh(u) ** 2))).sum(1)
+    assert agent.behaviour_loss(b).item() == pytest.approx(-logp.mean(), rel=1e-5)
+    with torch.no_grad():
+        agent.behaviour.net.body.out.bias[..., 2:] -= 100
+    assert (agent.behaviour.normal(agent.encode(b.state))[1] == -5).all()
+
+
+@pytest.mark.parametrize("name", BRAC)
+@pytest.mark.parametrize("changes", [{}, {"penalty": 2.0}, {"critics": 4, "subset": 2}], ids=str)
+def test_losses_of_brac(name, changes):
+    agent, b = made(name, **changes), data()
+    s, x, x_ = agent.settings, encoded(agent, b.obs, b.goal), encoded(agent, b.next_obs, b.goal)
+    torch.manual_seed(1)
+    mean, std, *_ = both(agent, x_)
+    q_ = values(agent.target, x_, np.tanh(mean + std * noise(50, 2)))
+    q_ = q_[torch.randperm(s.critics)[: s.subset].numpy()] if s.subset < s.critics else q_
+    v_ = q_.min(0) - (s.penalty * divergence(agent, x_) if name == "brac-v" else 0)
+    y = array(b.reward) + array(b.discount) * v_
+    wanted = ((values(agent.critic, x, array(b.action)) - y) ** 2).mean(1).sum()
+    torch.manual_seed(1)
+    assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
+    torch.manual_seed(2)
+    mean, std, *_ = both(agent, x)
+    q = values(agent.critic, x, np.tanh(mean + std * noise(50, 2))).min(0)
+    torch.manual_seed(2)
+    assert agent.actor_loss(b).item() == pytest.approx((s.penalty * divergence(agent, x) - q).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", BRAC)
+def test_without_a_penalty_it_is_sac_without_a_temperature(name):
+    """Both losses, on the same weights and draws; with a penalty neither is."""
+    b = data()
+    for penalty, same in ((0.0, True), (1.0, False)):
+        agent, base = made(name, penalty=penalty), made("sac", layer_norm=False)
+        for part in ("actor", "critic", "target", "encode"):
+            getattr(base, part).load_state_dict(getattr(agent, part).state_dict())
+        with torch.no_grad():
+            base.log_alpha.fill_(-100.0)
+        for loss in ("critic_loss", "actor_loss"):
+            torch.manual_seed(1)
+            found = getattr(agent, loss)(b).item()
+            torch.manual_seed(1)
+            equal = found == pytest.approx(getattr(base, loss)(b).item(), abs=1e-6)
+            assert equal == (same or (name == "brac-p" and loss == "critic_loss"))

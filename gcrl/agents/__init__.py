@@ -8,6 +8,7 @@ from gcrl.agents.awr import AWR
 from gcrl.agents.bc import BC
 from gcrl.agents.bcq import BCQ
 from gcrl.agents.bear import BEAR
+from gcrl.agents.brac import BRACp, BRACv
 from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
@@ -37,6 +38,8 @@ AGENTS: dict[str, type[Agent]] = {
     "bc": BC,
     "bcq": BCQ,
     "bear": BEAR,
+    "brac-p": BRACp,
+    "brac-v": BRACv,
 }
 
 __all__ = ["AGENTS", "Agent"]
