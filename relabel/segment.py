@@ -95,3 +95,22 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, length: int, ahead
         receiver,
     )
     return Segment(*(torch.from_numpy(np.ascontiguousarray(x)).to(replay.device) for x in columns))
+
+
+def starts(replay: Replay, rng: np.random.Generator, size: int) -> State:
+    """Where episodes of all tasks begin, `size` of them, each under the goal that one of its transitions is given.
+
+    A task's starts are its own, whatever data it shares. An episode comes as often as it has steps, as in a batch.
+    """
+    if not len(replay):
+        raise InputError("the replay is empty: no episode has finished yet")
+    task, _ = share.own(rng, size, replay.pool)
+    order = replay.judge.order(task)
+    if order is not None:
+        task = task[order]
+    memory, picks = replay.memory, replay.pick(rng, task, 1)
+    _, _, goal, _, _ = replay.judged(rng, picks, task)
+    base, now = task * memory.capacity, picks.slots[:, 0]
+    past = memory.place.take(now, 0)[:, 0]
+    obs, *_ = memory.split(memory.gather(base + (now - base - past) % memory.capacity))
+    return State(*(torch.from_numpy(np.ascontiguousarray(x)).to(replay.device) for x in (obs, goal, task)))
