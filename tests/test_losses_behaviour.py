@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from gcrl.agents import AGENTS
+from gcrl.agents.algaedice import Rooted
 from gcrl.agents.bear import discrepancy
 from gcrl.agents.bestof import soft_clipped
 from gcrl.behaviour import normal_kl
+from gcrl.encoder import Spec
+from relabel.batch import State
 from tasks.task import InputError
-from tests.problems import SPEC, batch, settings_of
-from tests.test_losses import array, bounded, data, encoded, gaussian, perceptron, values
+from tests.problems import SPEC, Wheel, batch, settings_of, wheel
+from tests.test_agents import explored, shown
+from tests.test_losses import array, bounded, data, drawn, encoded, gaussian, perceptron, values
 from tests.test_offline import right, trained
 
 BEST_OF = ("bcq", "bear")
@@ -397,3 +403,147 @@ def test_without_a_penalty_it_is_sac_without_a_temperature(name):
             torch.manual_seed(1)
             equal = found == pytest.approx(getattr(base, loss)(b).item(), abs=1e-6)
             assert equal == (same or (name == "brac-p" and loss == "critic_loss"))
+
+
+# AlgaeDICE ----------------------------------------------------------------------------------------------------------
+
+
+def rooted(**changes):
+    b, first = data(**changes), batch(50, seed=1, dtype=torch.float64)
+    return Rooted(*b, *first.state, torch.full((50,), 0.1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("changes", [{}, {"mix": 1.0}, {"alpha": 3.0}, {"critics": 3}, {"mix": 0.0}], ids=str)
+def test_losses_of_the_dual(changes):
+    agent, b = made("algaedice", **changes), rooted()
+    s, a = agent.settings, array(b.action)
+    states = ((b.obs, b.goal), (b.next_obs, b.goal), (b.first_obs, b.first_goal))
+    x, x_, x0 = (encoded(agent, *state) for state in states)
+    torch.manual_seed(1)
+    draws = np.split(noise(100, 2), 2)
+    a_, a0 = (drawn(agent.actor, at, one)[0] for at, one in zip((x_, x0), draws, strict=True))
+    ahead = s.mix * values(agent.critic, x_, a_) + (1 - s.mix) * values(agent.target, x_, a_).min(0)
+    residual = array(b.reward) + array(b.discount) * ahead - values(agent.critic, x, a)
+    first = s.alpha * 0.1 * values(agent.critic, x0, a0)
+    torch.manual_seed(1)
+    assert agent.critic_loss(b).item() == pytest.approx((residual**2 / 2 + first).mean(1).sum(), rel=1e-6)
+    torch.manual_seed(1)
+    wanted = -(np.maximum(residual, 0) * residual + first).mean()
+    assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
+
+
+NEXT = np.array([[0, 1], [0, 1]])
+"""(S, A): where each of two actions leads from each of two states."""
+COUNT = np.array([[4, 1], [2, 3]])
+"""(S, A): how often the data do it, of ten."""
+START, REWARD, DISCOUNT = np.array([7, 3]), np.array([[0.0, -1.0], [1.0, 2.0]]), 0.8
+
+
+class Seen(torch.nn.Module):
+    def forward(self, state):
+        return state.obs
+
+
+class Table(torch.nn.Module):
+    """nu (S, A) of one-hot states and the actions -1 and 1."""
+
+    def __init__(self, nu):
+        super().__init__()
+        self.nu = nu
+
+    def forward(self, x, action):
+        return self.nu[x.argmax(-1), (action[:, 0] > 0).long()][None]
+
+
+class Fixed(torch.nn.Module):
+    """A policy that takes action pi[s] of the two."""
+
+    def __init__(self, pi):
+        super().__init__()
+        self.pi = torch.tensor(pi)
+
+    def sample(self, x):
+        return 2.0 * self.pi[x.argmax(-1)][:, None] - 1, None
+
+
+def tabular():
+    """Ten transitions and ten initial states."""
+    state, action = (np.repeat(i.ravel(), COUNT.ravel()) for i in np.indices((2, 2)))
+    one_hot = torch.eye(2, dtype=torch.float64)
+    obs, next_obs, first = one_hot[state], one_hot[NEXT[state, action]], one_hot[np.repeat(np.arange(2), START)]
+    reward, discount = torch.tensor(REWARD[state, action]), torch.full((10,), DISCOUNT).double()
+    none, task = torch.zeros(10, 0), torch.zeros(10, dtype=torch.int64)
+    act = torch.tensor(2.0 * action - 1)[:, None]
+    return Rooted(obs, act, reward, discount, next_obs, none, task, first, none, task, 1 - discount)
+
+
+def visited(pi):
+    """(S, A): how often the policy is where, 1 in all: d = (1 - gamma) start + gamma what leads there, solved."""
+    along = np.eye(2)[NEXT[np.arange(2), pi]]
+    d = np.linalg.solve(np.eye(2) - DISCOUNT * along.T, (1 - DISCOUNT) * START / 10)
+    return d[:, None] * np.eye(2)[list(pi)]
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 5.0])
+@pytest.mark.parametrize("pi", list(itertools.product((0, 1), repeat=2)), ids=str)
+def test_the_minimum_of_the_dual_is_the_return_less_the_divergence(pi, alpha):
+    """And its residual is alpha times how often the policy is there, over how often the data are.
+
+    The loss is a parabola in the four numbers of nu, so one step of Newton is at its minimum.
+    """
+    agent, b = made("algaedice", mix=1.0, alpha=alpha), tabular()
+    agent.encode, agent.actor = Seen(), Fixed(pi)
+
+    def loss(nu):
+        agent.critic = agent.target = Table(nu)
+        return agent.critic_loss(b)
+
+    nu = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss(nu), nu)
+    curve = torch.autograd.functional.hessian(loss, nu.detach()).reshape(4, 4)
+    nu = nu.detach() - torch.linalg.solve(curve, slope.reshape(4)).reshape(2, 2)
+    d, ratio = visited(pi), visited(pi) / (COUNT / 10)
+    wanted = (d * REWARD).sum() - alpha * (COUNT / 10 * ratio**2 / 2).sum()
+    assert d.sum() == pytest.approx(1)
+    assert loss(nu).item() / alpha == pytest.approx(wanted)
+    at = b.obs.argmax(-1), (b.action[:, 0] > 0).long()
+    np.testing.assert_allclose(array(agent.dual(b)[0][0]), alpha * ratio[at], atol=1e-9)
+
+
+def test_the_policy_of_the_dual_is_the_best_and_its_value_the_formulas():
+    """On the wheel, where every step goes on and an action costs its square distance from the best."""
+    task, gamma = wheel(False, False), 0.7
+    replay = explored([task], "none", 800, gamma)
+    torch.manual_seed(0)
+    wanted = {"alpha": 0.02, "lr": 5e-3, "tau": 0.1, "hidden": (64,), "layer_norm": True}
+    agent = AGENTS["algaedice"](Spec.of([task], gamma), settings_of("algaedice", **wanted))
+    shown(agent, replay)
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        agent.update(agent.draw(replay, rng))
+    state = State(torch.eye(Wheel.N), torch.zeros(Wheel.N, 0), torch.zeros(Wheel.N, dtype=torch.int64))
+    action = agent.act(state)[0]
+    torch.testing.assert_close(action, torch.full_like(action, Wheel.BEST), atol=0.15, rtol=0)
+    for a in (-0.8, Wheel.BEST, 0.9):
+        nu = agent.critic(agent.encode(state), torch.full_like(action, a))
+        formula = torch.from_numpy(Wheel.q(task, gamma, a)).float().expand_as(nu)
+        torch.testing.assert_close(nu, formula, atol=0.25, rtol=0)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_initial_states_count_one_minus_gamma(n_step):
+    replay = explored([wheel(True, False)], "future", 80, 0.7, n_step)
+    agent = AGENTS["algaedice"](Spec.of([wheel(True, False)], 0.7), settings_of("algaedice"))
+    b = agent.draw(replay, np.random.default_rng(0))
+    torch.testing.assert_close(b.share, torch.full((64,), 1 - 0.7**n_step))
+    assert b.discount.min() == pytest.approx(0.7**n_step)
+
+
+def test_each_step_of_the_dual_moves_its_own_network():
+    agent = AGENTS["algaedice"](SPEC, settings_of("algaedice", delay=2))
+    b = Rooted(*(x.float() if x.is_floating_point() else x for x in rooted()))
+    for moved in ({"critic", "target"}, {"critic", "target", "actor"}):
+        before = {key: x.clone() for key, x in agent.state_dict().items()}
+        agent.update(b)
+        changed = {key.split(".")[0] for key, x in agent.state_dict().items() if not torch.equal(x, before[key])}
+        assert changed == moved | {"_extra_state"}

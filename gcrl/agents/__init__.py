@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gcrl.agents.agent import Agent
+from gcrl.agents.algaedice import AlgaeDICE
 from gcrl.agents.awac import AWAC
 from gcrl.agents.awr import AWR
 from gcrl.agents.bc import BC
@@ -40,6 +41,7 @@ AGENTS: dict[str, type[Agent]] = {
     "bear": BEAR,
     "brac-p": BRACp,
     "brac-v": BRACv,
+    "algaedice": AlgaeDICE,
 }
 
 __all__ = ["AGENTS", "Agent"]
