@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from relabel.batch import Batch
+from relabel.batch import Batch, State
 from relabel.goals import Strategy
 from relabel.replay import Replay
 from relabel.score import Scores
 from relabel.segment import Segment
 
-B = TypeVar("B", Batch, Segment)
+B = TypeVar("B", Batch, Segment, State)
 
 
 class Mixed:
@@ -24,7 +24,7 @@ class Mixed:
 
     def __init__(self, old: Replay, new: Replay, share: float) -> None:
         self.old, self.new, self.share = old, new, share
-        self.tasks = new.tasks
+        self.tasks, self.gamma, self.n_step = new.tasks, new.gamma, new.n_step
 
     def __len__(self) -> int:
         return len(self.old) + len(self.new)
@@ -44,6 +44,11 @@ class Mixed:
         """As `Replay.segments`, the old ones first."""
         few = self.of_old(size)
         return joined([r.segments(rng, m, length, ahead) for r, m in ((self.old, few), (self.new, size - few)) if m])
+
+    def starts(self, rng: np.random.Generator, size: int) -> State:
+        """As `Replay.starts`, the old ones first."""
+        few = self.of_old(size)
+        return joined([r.starts(rng, m) for r, m in ((self.old, few), (self.new, size - few)) if m])
 
     @contextmanager
     def under(self, relabel: Strategy) -> Iterator[None]:

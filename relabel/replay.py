@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from relabel import score as rules
 from relabel import segment, share
-from relabel.batch import Batch
+from relabel.batch import Batch, State
 from relabel.goals import Strategy
 from relabel.judge import Judge
 from relabel.merit import Merits
@@ -145,6 +145,10 @@ class Replay:
         Raises InputError where the sharing strategy chooses single transitions.
         """
         return segment.draw(self, rng, size, length, ahead)
+
+    def starts(self, rng: np.random.Generator, size: int) -> State:
+        """Where `size` episodes begin, each under a goal that one of its transitions is given."""
+        return segment.starts(self, rng, size)
 
     def _block(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         name = self.sharing.name

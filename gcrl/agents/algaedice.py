@@ -14,9 +14,8 @@ from gcrl.agents.agent import Agent, Metrics, adam, follow, only, step
 from gcrl.encoder import Spec
 from gcrl.nets import Critics, GaussianActor
 from relabel.batch import Batch, State
-from relabel.replay import Replay
+from relabel.mix import Source
 from relabel.score import Scores
-from relabel.segment import starts
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,11 @@ class AlgaeDICE(Agent):
             "actor": adam(self.actor, s.lr),
         }
 
-    def draw(self, replay: Replay, rng: np.random.Generator) -> Rooted:
+    def draw(self, replay: Source, rng: np.random.Generator) -> Rooted:
         size = self.settings.batch
         b = replay.sample(rng, size, scores=Scores(self.value, self.ahead))
         share = torch.full_like(b.reward, 1 - replay.gamma**replay.n_step)
-        return Rooted(*b, *starts(replay, rng, size), share)
+        return Rooted(*b, *replay.starts(rng, size), share)
 
     def update(self, data: Rooted) -> Metrics:
         with only(self, "critic"):

@@ -13,7 +13,7 @@ from gcrl.agents.agent import Agent, Metrics, adam, step
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor
 from relabel.batch import Batch, State
-from relabel.replay import Replay
+from relabel.mix import Source
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BC(Agent):
         self.actor = NormalActor(self.encode.dim, spec.action_dim, settings.hidden)
         self.optimizers = {"actor": adam(nn.ModuleList((self.actor, self.encode)), settings.lr)}
 
-    def draw(self, replay: Replay, rng: np.random.Generator) -> Batch:
+    def draw(self, replay: Source, rng: np.random.Generator) -> Batch:
         return replay.sample(rng, self.settings.batch)
 
     def update(self, data: Batch) -> Metrics:

@@ -33,7 +33,7 @@ class IQL(Weighted):
 
     Settings = IQLSettings
     settings: IQLSettings
-    losses = ("value_loss", "critic_loss", "actor_loss")  # type: ignore[assignment]  # one more
+    losses = ("value_loss", "critic_loss", "actor_loss")  # one more
 
     def __init__(self, spec: Spec, settings: IQLSettings) -> None:
         super().__init__(spec, settings)
