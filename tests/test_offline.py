@@ -26,8 +26,13 @@ SPECIAL: dict[str, dict[str, object]] = {
     "awr": {"temperature": 0.1, "trace": 0.5, "batch": 16, "length": 8},  # far from the end advantages are small
     "dt": {"batch": 64},
     "bear": {"multiplier_lr": 0.03},
+    "td3bc": {"delay": 1},
+    "uwac": {"delay": 1},
+    "rebrac": {"actor_weight": 0.5},
 }
 """what an agent needs on so small a problem, beside FAST"""
+UNHELD = ("rem",)
+"""Nothing holds REM near the data."""
 
 
 @functools.cache
@@ -62,12 +67,12 @@ def right(agent):
     return int(((action > 0) & (action < Corridor.SAFE)).sum())
 
 
-@pytest.mark.parametrize("name", [name for name in OFFLINE if name != "bc"])
+@pytest.mark.parametrize("name", [name for name in OFFLINE if name not in ("bc", *UNHELD)])
 def test_it_finds_the_way_that_imitation_misses(name):
     assert right(trained(name, **SPECIAL.get(name, {}))) == Corridor.N - 1
 
 
-@pytest.mark.parametrize("name", ["ddpg", "sac"])
+@pytest.mark.parametrize("name", ["ddpg", "sac", "rem"])
 def test_without_a_constraint_it_goes_where_the_data_do_not(name):
     """Into the trap, and it promises more than there is: every step costs 1, so no value is above -1."""
     agent = trained(name, layer_norm=False, clip_target=False)

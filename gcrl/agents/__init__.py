@@ -18,9 +18,13 @@ from gcrl.agents.dt import DT
 from gcrl.agents.dueling_dqn import DuelingDQN
 from gcrl.agents.fqi import FQI
 from gcrl.agents.iql import IQL
+from gcrl.agents.rebrac import ReBRAC
+from gcrl.agents.rem import REM
 from gcrl.agents.rem_dqn import REMDQN
 from gcrl.agents.sac import SAC
 from gcrl.agents.td3 import TD3
+from gcrl.agents.td3bc import TD3BC
+from gcrl.agents.uwac import UWAC
 
 AGENTS: dict[str, type[Agent]] = {
     "ddpg": DDPG,
@@ -42,6 +46,10 @@ AGENTS: dict[str, type[Agent]] = {
     "brac-p": BRACp,
     "brac-v": BRACv,
     "algaedice": AlgaeDICE,
+    "td3bc": TD3BC,
+    "rebrac": ReBRAC,
+    "rem": REM,
+    "uwac": UWAC,
 }
 
 __all__ = ["AGENTS", "Agent"]
