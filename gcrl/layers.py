@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain
 from typing import Any
 
@@ -17,6 +19,17 @@ EPS = 1e-5
 """of the layer normalisation"""
 FEW = 32
 """Outputs up to which a product is computed transposed: the other way round it costs a CPU four times as much."""
+TWICE = ContextVar("twice", default=False)
+
+
+@contextmanager
+def twice() -> Iterator[None]:
+    """What is computed inside can be differentiated twice: for losses of gradients. It costs a CPU more."""
+    token = TWICE.set(True)
+    try:
+        yield
+    finally:
+        TWICE.reset(token)
 
 
 class Linears(nn.Module):
@@ -46,13 +59,13 @@ def stack(
     """Hidden layers, each linear, dropout, norm (if there are any), ReLU, then `out` as it is.
 
     x (B, i) for all networks or (n, B, i); `heads` picks some of the n: (n, B, o). On a CPU it is one node of the graph
-    and can be differentiated once; `side_by_side`, which a GPU and the compiler get, has no such limit.
+    and can be differentiated once; `side_by_side`, which a GPU, the compiler and `twice` get, has no such limit.
     """
     layers = [*hidden, *([] if out is None else [out])]
     parts = [[p.weight for p in layers], [p.bias for p in layers], [p.weight for p in norms], [p.bias for p in norms]]
     if heads != ALL:
         parts = [[p[heads] for p in part] for part in parts]
-    if x.is_cuda or torch.compiler.is_compiling():
+    if x.is_cuda or torch.compiler.is_compiling() or TWICE.get():
         return side_by_side(x, parts, len(hidden), dropout)
     y: Tensor = Stack.apply(x, len(hidden), len(norms), dropout, *chain(*parts))
     return y

@@ -29,10 +29,13 @@ SPECIAL: dict[str, dict[str, object]] = {
     "td3bc": {"delay": 1},
     "uwac": {"delay": 1},
     "rebrac": {"actor_weight": 0.5},
+    "cql": {"weight": 1.0, "actions": 4},
+    "calql": {"weight": 1.0, "actions": 4},
 }
 """what an agent needs on so small a problem, beside FAST"""
-UNHELD = ("rem",)
-"""Nothing holds REM near the data."""
+UNHELD = ("rem", "sacn", "edac")
+"""Nothing holds REM near the data. Many critics hold a policy back only where they differ, and a step beside actions
+that are all of one number, theirs go on alike; EDAC cannot part slopes that are numbers: their cosines are 1 or -1."""
 
 
 @functools.cache

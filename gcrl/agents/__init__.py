@@ -10,18 +10,22 @@ from gcrl.agents.bc import BC
 from gcrl.agents.bcq import BCQ
 from gcrl.agents.bear import BEAR
 from gcrl.agents.brac import BRACp, BRACv
+from gcrl.agents.calql import CalQL
+from gcrl.agents.cql import CQL
 from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
 from gcrl.agents.dqn import DQN
 from gcrl.agents.dt import DT
 from gcrl.agents.dueling_dqn import DuelingDQN
+from gcrl.agents.edac import EDAC
 from gcrl.agents.fqi import FQI
 from gcrl.agents.iql import IQL
 from gcrl.agents.rebrac import ReBRAC
 from gcrl.agents.rem import REM
 from gcrl.agents.rem_dqn import REMDQN
 from gcrl.agents.sac import SAC
+from gcrl.agents.sacn import SACN
 from gcrl.agents.td3 import TD3
 from gcrl.agents.td3bc import TD3BC
 from gcrl.agents.uwac import UWAC
@@ -48,6 +52,10 @@ AGENTS: dict[str, type[Agent]] = {
     "algaedice": AlgaeDICE,
     "td3bc": TD3BC,
     "rebrac": ReBRAC,
+    "cql": CQL,
+    "calql": CalQL,
+    "sacn": SACN,
+    "edac": EDAC,
     "rem": REM,
     "uwac": UWAC,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class SAC(OffPolicy):
 
     Settings = SACSettings
     settings: SACSettings
-    losses = ("critic_loss", "soft_loss")
+    losses: ClassVar[tuple[str, ...]] = ("critic_loss", "soft_loss")
     actor: GaussianActor
 
     def __init__(self, spec: Spec, settings: SACSettings) -> None:
