@@ -662,9 +662,8 @@ def test_every_agent_learns_to_reach(name, seed):
 @pytest.mark.parametrize("name", [name for name in AGENTS if has(name, ("reset_every",))])
 def test_networks_begin_anew_every_so_many_updates(name):
     """Actor, critics and their optimizers; the normaliser and the temperature stay. Off by default."""
-    torch.manual_seed(0)
-    agent, b = AGENTS[name](SPEC, settings_of(name, reset_every=3)), batch(20)
-    agent.encode.observe(torch.randn(50, 4), torch.randn(50, 2))
+    agent = fresh(name, reset_every=3)
+    (b,) = data_of(agent)
     seen = agent.encode.obs.mean.clone()
     learned = []
     for _ in range(3):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcrl.agents.agent import Metrics
 from gcrl.agents.cql import CQL
-from relabel.replay import Replay
+from relabel.mix import Source
 
 
 class CalQL(CQL):
@@ -18,7 +18,7 @@ class CalQL(CQL):
     Deviation: what would have followed an episode that was cut counts as nothing, whatever the rewards.
     """
 
-    def draw(self, replay: Replay, rng: np.random.Generator) -> Any:
+    def draw(self, replay: Source, rng: np.random.Generator) -> Any:
         return replay.segments(rng, self.settings.batch, 1, ahead=replay.gamma)
 
     def critic_loss(self, b: Any) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gcrl.agents.offline import OfflineTD3Settings
 from gcrl.agents.td3 import TD3
 from gcrl.agents.td3bc import unit
-from relabel.replay import Replay
+from relabel.mix import Source
 from relabel.segment import Segment
 
 
@@ -45,7 +45,7 @@ class ReBRAC(TD3):
     settings: ReBRACSettings
     offline = True
 
-    def draw(self, replay: Replay, rng: np.random.Generator) -> Any:
+    def draw(self, replay: Source, rng: np.random.Generator) -> Any:
         return replay.segments(rng, self.settings.batch, 2)
 
     def critic_loss(self, b: Any) -> Tensor:
