@@ -165,7 +165,7 @@ def test_every_step_moves_its_own_network(name):
 # BCQ ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phi", [0.0, 0.05, 0.8])
+@pytest.mark.parametrize("phi", [0.0, 0.05, 2.0])
 def test_actor_loss_of_bcq(phi):
     agent, b = made("bcq", phi=phi), data()
     x = encoded(agent, b.obs, b.goal)

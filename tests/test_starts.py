@@ -40,10 +40,11 @@ def test_episodes_begin_where_they_begin_under_a_goal_of_their_own():
     torch.testing.assert_close(share, torch.tensor([5.0, 3.0, 9.0]) / 17, atol=0.04, rtol=0)
 
 
-def test_also_where_the_ring_has_come_round():
-    """21 slots hold five episodes of three steps: the oldest are gone, and one lies over the end."""
-    state = starts(filled([POINT], [3] * 13, capacity=21), np.random.default_rng(0), 500)
-    assert set(state.obs[:, 0].tolist()) == {100.0 * n for n in range(8, 13)}
+def test_also_where_the_rings_have_come_round():
+    """21 slots of each task hold five episodes of three steps: the oldest are gone, and one lies over the end."""
+    state = starts(filled([POINT, SWAP], [3] * 26, capacity=21), np.random.default_rng(0), 600)
+    for k in (0, 1):
+        assert set(state.obs[state.task == k, 0].tolist()) == {100.0 * n for n in range(16 + k, 26, 2)}
 
 
 @pytest.mark.parametrize("sharing", ["own", "uniform", "uds"])
