@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gcrl.agents import AGENTS
-from tasks import SETS, TASKS, InputError
+from tasks import SETS, TASKS, InputError, ogbench
 
 
 def main(args: Sequence[str]) -> int:
@@ -29,6 +29,9 @@ def main(args: Sequence[str]) -> int:
     for name, of in SETS.items():
         print(f"{name:{width}}  {len(of)} tasks at once")
     print(f"{'gym:<EnvId>':{width}}  any registered gymnasium environment, actions continuous or discrete")
+    print(
+        f"{'ogbench:<name>':{width}}  OGBench's {len(ogbench.NAMES)} tasks, as {ogbench.NAMES[0]}: see docs/ogbench.md"
+    )
     print("algorithms (--agent)")
     for name, kind in AGENTS.items():
         first = (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]

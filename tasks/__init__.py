@@ -1,4 +1,4 @@
-"""The tasks a policy can serve, by name: the tables of the families, and gymnasium's environments as `gym:<id>`."""
+"""The tasks a policy can serve, by name: those of the tables, and `gym:<id>` and `ogbench:<name>`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import gymnasium as _gymnasium
 
-from tasks import approach, fetch, hand, kitchen, maze, metaworld, table
+from tasks import approach, fetch, hand, kitchen, maze, metaworld, ogbench, table
 from tasks.gymnasium import task_of
 from tasks.task import Episode, InputError, SimulatorError, Task
 
@@ -28,6 +28,8 @@ def find(names: Sequence[str]) -> list[Task]:
     for name in names:
         known = [TASKS[member] for member in SETS.get(name, ())]
         alike = [task for task in TASKS.values() if "*" in name and fnmatchcase(task.name, name)]
+        if name.startswith(ogbench.PREFIX):
+            alike = [ogbench.task_of(known) for known in ogbench.NAMES if fnmatchcase(known, name)]
         scene = [task for task in TASKS.values() if task.scene == name]
         family = [task for task in TASKS.values() if task.family == name]
         found += [get(name)] if name in TASKS else known or alike or scene or family or [get(name)]
@@ -38,9 +40,12 @@ def get(name: str) -> Task:
     """The task called `name`; InputError, with the nearest names, if there is none."""
     if name.startswith("gym:"):
         return task_of(name.removeprefix("gym:"))
+    if name.startswith(ogbench.PREFIX):
+        return ogbench.task_of(name)
     if name in TASKS:
         return TASKS[name]
     near = difflib.get_close_matches(name, [*TASKS, *SETS]) + [f"gym:{name}"] * (name in _gymnasium.registry)
+    near += [known for known in ogbench.NAMES if known == ogbench.PREFIX + name]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(f"unknown task '{name}': {hint}`gcrl list` shows all")
 

@@ -45,6 +45,7 @@ def segment(b, length=1, to_go=0.0):
         b.discount[:, None].expand(size, length),
         counts,
         torch.full((size,), to_go, dtype=b.obs.dtype) if isinstance(to_go, float) else to_go,
+        torch.zeros(size, dtype=torch.int64),
         b.goal,
         b.task,
     )
