@@ -98,7 +98,7 @@ TABLE: dict[str, tuple[Family, int, str]] = {
     **{f"antmaze-{maze}": (ANT, 1000, maze) for maze in ("medium", "large", "giant", "teleport")},
     **{
         f"humanoidmaze-{maze}": (HUMANOID, horizon, maze)
-        for maze, horizon in (("medium", 2000), ("large", 2000), ("giant", 4000), ("teleport", 2000))
+        for maze, horizon in (("medium", 2000), ("large", 2000), ("giant", 4000))
     },
     "antsoccer-arena": (SOCCER, 1000, "arena"),
     "antsoccer-medium": (SOCCER, 1000, "medium maze"),
@@ -117,7 +117,8 @@ TABLE: dict[str, tuple[Family, int, str]] = {
     "puzzle-4x5": (buttons(20), 1000, "4 by 5"),
     "puzzle-4x6": (buttons(24), 1000, "4 by 6"),
 }
-"""Layout, steps of an episode, and the word that the description wants."""
+"""Layout, steps of an episode, and the word that the description wants. Registered, but its model lacks a material and
+does not compile: humanoidmaze-teleport."""
 NAMES = [f"{PREFIX}{name}-v0" for name in TABLE] + [
     f"{PREFIX}{name}-oraclerep-v0" for name, (family, *_) in TABLE.items() if family is not POINT
 ]

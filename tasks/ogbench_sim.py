@@ -7,6 +7,7 @@ tested number by number.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -43,11 +44,14 @@ def stock(env_id: str, **settings: Any) -> Any:
     from tasks.ogbench import CURE
 
     try:
-        import ogbench  # noqa: F401
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it imports looks for a screen
+            import ogbench  # noqa: F401
+
+            spec = gymnasium.spec(env_id)
+            creator: Any = load_env_creator(str(spec.entry_point))
     except ImportError:
         raise InputError(f"ogbench is not installed: {CURE}") from None
-    spec = gymnasium.spec(env_id)
-    creator: Any = load_env_creator(str(spec.entry_point))
     if isinstance(creator, type):
         creator = type("Stock", (Seeded, creator), {})
     return creator(**spec.kwargs, **settings)
@@ -99,6 +103,8 @@ class Simulator(gymnasium.Env[Observation, NDArray[np.float32]]):
         return self.stock.render()
 
     def close(self) -> None:
+        if getattr(self.stock, "custom_renderer", None) is not None:
+            self.stock.custom_renderer.close()
         self.stock.close()
 
 

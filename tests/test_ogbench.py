@@ -270,7 +270,7 @@ def test_the_table_is_what_ogbench_registers(ogbench):
         if str(spec.entry_point).startswith(("ogbench.loco", "ogbench.mani"))
     ]
     goals = {spec.id: spec for spec in own if not {"visual", "singletask"} & set(spec.id.split("-"))}
-    assert set(goals) == {f"{name}-v0" for name in TABLE}
+    assert set(goals) - {"humanoidmaze-teleport-v0"} == {f"{name}-v0" for name in TABLE}
     for name, (_, horizon, _) in TABLE.items():
         assert goals[f"{name}-v0"].max_episode_steps == horizon == task_of(name).horizon
 
@@ -290,7 +290,7 @@ def test_a_task_pickles_and_broadcasts(name):
 
 
 def test_names_are_one_scene_where_the_dynamics_are_one():
-    assert len(NAMES) == len(set(NAMES)) == 44
+    assert len(NAMES) == len(set(NAMES)) == 42
     every = [tasks.get(name) for name in NAMES]
     for task in every:
         mates = [other for other in every if other.family == task.family]

@@ -1,5 +1,8 @@
 """Scripted data for OGBench's tasks: the same seed gives the same data, and the scripts do what their kind says."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -156,3 +159,10 @@ def test_kinds_are_those_of_the_paper():
     assert kinds("ogbench:pointmaze-giant-v0")["navigate"].steps == 2000
     assert (kinds(MEDIUM), kinds(CUBE), kinds("ogbench:puzzle-4x4-v0")) == (MAZE, ARM, PUZZLE)
     assert not kinds("ogbench:humanoidmaze-large-oraclerep-v0")
+
+
+def test_the_page_s_example_works_as_it_stands(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "ogbench.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.count("(1001, 2)") == 2
