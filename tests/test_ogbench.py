@@ -224,14 +224,14 @@ def test_each_seed_draws_one_of_the_five_and_goals_lie_where_they_are_registered
 
 
 def test_an_arm_s_goal_shows_the_target_to_the_last_number(ogbench):
-    """The simulator's own goal is looked at after the cube has settled; what it compares with is 0.2 mm away."""
+    """The simulator's own goal is looked at after the cube has settled; what it compares with is 0.04 mm away."""
     env = played("cube-double").env
     obs, _ = env.reset(seed=0)
     stock = env.stock
     theirs = np.concatenate([stock._data.mocap_pos[i] for i in stock._cube_target_mocap_ids])
     goal = obs["desired_goal"]
     np.testing.assert_allclose(goal[env.read], (theirs - np.tile([0.425, 0, 0], 2)) * 10, atol=1e-12)
-    assert 0 < abs(goal - stock._cur_goal_ob).max() < 0.02
+    assert 0 < abs(goal - stock._cur_goal_ob).max() < 0.001
     env = played("puzzle-3x3").env
     goal = env.reset(seed=0)[0]["desired_goal"]
     np.testing.assert_array_equal(goal[20::4], env.stock._target_button_states)
