@@ -89,9 +89,9 @@ def _metadata(path: Path) -> dict[str, Any]:
     """Of a data set; nothing where there are none."""
     if not path.exists():
         return {}
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise InputError(f"{path} is no file of metadata: it is not a file, or a huge one")
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
-            raise InputError(f"{path} is no file of metadata: it is not a file, or a huge one")
         found = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None

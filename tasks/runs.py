@@ -36,8 +36,9 @@ def source(folder: Path) -> Source:
 def _episodes(home: Path, manifest: Mapping[str, Any], tasks: tuple[str, ...], name: str) -> Iterator[Recorded]:
     """Oldest first."""
     kept = f"replay.{tasks.index(name)}.safetensors"
+    data = _whole(home, kept, manifest)
     try:
-        state = safetensors.numpy.load(_whole(home, kept, manifest))
+        state = safetensors.numpy.load(data)
     except (SafetensorError, KeyError, ValueError, TypeError):
         raise InputError(f"{home / kept} is not what gcrl writes: restore it from a copy") from None
     if set(state) != set(FIELDS) or state["length"].dtype.kind != "i" or state["length"].ndim != 1:
