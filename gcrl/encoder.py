@@ -154,6 +154,8 @@ class Encoder(nn.Module):
         self.register_buffer("map_of", torch.tensor(own, dtype=torch.int64), persistent=False)
         inner = len(seen) + (spec.goal_dim if self.sees_goal else 0)
         self.dim = inner + width
+        self.dims = spec.obs_dim + width, spec.goal_dim + width
+        """of what `apart` returns"""
         self.ident = slice(inner if width else len(seen), self.dim)
         """the columns that tell the tasks apart"""
 
@@ -184,13 +186,25 @@ class Encoder(nn.Module):
             parts.append(self.identities()[state.task])
         return torch.cat(parts, -1)
 
+    def apart(self, state: State) -> tuple[Tensor, Tensor]:
+        """What is seen of the state alone (B, O + width), and of the goal alone (B, G + width): for what compares them.
+
+        All of the observation, and the goal as a place: neither tells anything of the other.
+        """
+        known = [] if self.how == "goal" else [self.identities()[state.task]]
+        goal = self._scaled(state, None)
+        return torch.cat([self.obs(state.obs), *known], -1), torch.cat([goal, *known], -1)
+
     def _goal(self, state: State) -> Tensor:
         """The goal, or how far it is from what is achieved, in the units of its normaliser."""
+        return self._scaled(state, self._achieved(state) if self.maps else None)
+
+    def _scaled(self, state: State, start: Tensor | None) -> Tensor:
+        """The goal from `start` (B, G) on, or from the mean of its kind, in the units of its normaliser."""
         first, kind = self.goals[0], None if len(self.goals) == 1 else self.kind[state.task]
         scale = first.scale if kind is None else torch.stack([goal.scale for goal in self.goals])[kind]
-        if self.maps:
-            shift = self._achieved(state)
-        else:
+        shift = start
+        if shift is None:
             shift = first.shift if kind is None else torch.stack([goal.shift for goal in self.goals])[kind]
         return ((state.goal - shift) * scale).clamp(-first.clip, first.clip)
 

@@ -71,6 +71,21 @@ def test_the_input_is_what_is_seen_and_how_far_the_goal_is(names, task_id):
     assert encoder.ident == (slice(inner, inner + width) if width else slice(len(seen), inner))
 
 
+@every_set
+@every_identity
+def test_state_and_goal_apart_tell_nothing_of_each_other(names, task_id):
+    """All of the observation, places too, and the goal by its kind's mean and scale; the identity with either."""
+    chosen, spec, encoder = made(names, task_id)
+    state = states(chosen)
+    x, y = encoder.apart(state)
+    width = {"goal": 0, "onehot+goal": len(chosen)}.get(task_id, 16)
+    assert (x.shape[1], y.shape[1]) == encoder.dims == (spec.obs_dim + width, spec.goal_dim + width)
+    for obs, goal, k, of_state, of_goal in zip(state.obs, state.goal, state.task.tolist(), x, y, strict=True):
+        own = encoder.identities()[k] if width else x.new_zeros(0)
+        torch.testing.assert_close(of_state, torch.cat((encoder.obs(obs), own)))
+        torch.testing.assert_close(of_goal, torch.cat((encoder.goals[spec.kinds[k]](goal), own)))
+
+
 def test_behind_a_short_goal_there_is_no_way_to_go():
     """Also where the observation has something in the columns that a careless -1 would pick."""
     chosen, _, encoder = made(SETS[3], "onehot+goal")
