@@ -78,8 +78,8 @@ STRATEGIES: Mapping[str, Strategy] = {
 RATIO = 0.8  # k = 4 relabelled transitions for each original one
 
 
-def parse(text: str, gamma: float = 0.99) -> Strategy:
-    """The strategy that `--relabel` names.
+def parse(text: str, gamma: float = 0.99, flag: str = "--relabel") -> Strategy:
+    """The strategy that `flag` names.
 
     "future" alone relabels RATIO of the rows; "future:0.4,desired:0.4" gives each its share. What is left keeps its own
     goal. `gamma` is the discount that `geometric` draws with. Raises InputError for anything else.
@@ -91,20 +91,18 @@ def parse(text: str, gamma: float = 0.99) -> Strategy:
         if name not in STRATEGIES:
             near = difflib.get_close_matches(name, STRATEGIES, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(STRATEGIES)}"
-            raise InputError(f"--relabel {text}: no strategy is called {name!r}; {hint}")
+            raise InputError(f"{flag} {text}: no strategy is called {name!r}; {hint}")
         strategy = partial(geometric, gamma=gamma) if name == "geometric" else STRATEGIES[name]
         try:
             share = float(weight) if colon else (1.0 if name == "none" else RATIO)
         except ValueError:
             share = np.nan
         if not 0 < share <= 1:
-            raise InputError(f"--relabel {text}: the share of {name} must be a number in (0, 1], not {weight!r}")
+            raise InputError(f"{flag} {text}: the share of {name} must be a number in (0, 1], not {weight!r}")
         parts.append((strategy, share))
     kept = 1 - sum(share for _, share in parts)
     if kept < -1e-9:
-        raise InputError(
-            f"--relabel {text}: the shares sum to {1 - kept:g}, more than 1; write one behind each, name:0.4"
-        )
+        raise InputError(f"{flag} {text}: the shares sum to {1 - kept:g}, more than 1; write one behind each, name:0.4")
     if kept > 1e-9:
         parts.append((none, kept))
     return parts[0][0] if len(parts) == 1 else partial(mixture, parts)

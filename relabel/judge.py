@@ -52,16 +52,7 @@ class Judge:
         (B, G) instead; recorded, died (B, n): the reward as it was, and the ends that no goal changes.
         """
         n = died.shape[1]
-        if len(self.maps) == 1:
-            achieved = self.maps[0].goal_of(obs[:, 1:])
-        elif self.columns is not None:
-            columns = self.columns.take(receiver, 0)[:, None]  # (B, 1, G)
-            achieved = obs[np.arange(len(obs))[:, None, None], np.arange(1, n + 2)[:, None], columns]
-            achieved[np.broadcast_to(columns < 0, achieved.shape)] = 0.0
-        else:
-            achieved = np.empty((len(obs), n + 1, desired.shape[1]), np.float32)
-            for task, of in rows_of(self.map.take(receiver), self.maps):
-                achieved[of] = task.goal_of(obs[of, 1:])
+        achieved = self.achieved(receiver, obs[:, 1:])
         goal = np.where(wanted[:, None], desired, achieved[:, -1])
         achieved = achieved[:, :n]
         if len(self.rules) == 1:
@@ -81,6 +72,20 @@ class Judge:
         if self.end_at_goal:
             died = task.success(achieved, goal[:, None]) | died
         return reward, died
+
+    def achieved(self, receiver: Index, obs: Array) -> Array:
+        """What observations (B, m, O) achieve, by the goal maps of these tasks (B,): (B, m, G)."""
+        if len(self.maps) == 1:
+            return np.asarray(self.maps[0].goal_of(obs))
+        if self.columns is not None:
+            columns = self.columns.take(receiver, 0)[:, None]  # (B, 1, G)
+            achieved = obs[np.arange(len(obs))[:, None, None], np.arange(obs.shape[1])[:, None], columns]
+            achieved[np.broadcast_to(columns < 0, achieved.shape)] = 0.0
+            return achieved
+        achieved = np.empty((*obs.shape[:2], self.maps[0].goal_dim), np.float32)
+        for task, of in rows_of(self.map.take(receiver), self.maps):
+            achieved[of] = task.goal_of(obs[of])
+        return achieved
 
 
 def rows_of(label: Index, tasks: Sequence[Task]) -> Iterator[tuple[Task, Index | slice]]:

@@ -15,8 +15,9 @@ from relabel.goals import Strategy
 from relabel.replay import Replay
 from relabel.score import Scores
 from relabel.segment import Segment
+from relabel.subgoal import Onward
 
-B = TypeVar("B", Batch, Segment, State)
+B = TypeVar("B", Batch, Segment, State, Onward)
 
 
 class Mixed:
@@ -49,6 +50,11 @@ class Mixed:
         """As `Replay.starts`, the old ones first."""
         few = self.of_old(size)
         return joined([r.starts(rng, m) for r, m in ((self.old, few), (self.new, size - few)) if m])
+
+    def onward(self, rng: np.random.Generator, size: int, k: int) -> Onward:
+        """As `Replay.onward`, the old ones first."""
+        few = self.of_old(size)
+        return joined([r.onward(rng, m, k) for r, m in ((self.old, few), (self.new, size - few)) if m])
 
     @contextmanager
     def under(self, relabel: Strategy) -> Iterator[None]:

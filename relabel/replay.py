@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from relabel import score as rules
-from relabel import segment, share
+from relabel import segment, share, subgoal
 from relabel.batch import Batch, State
 from relabel.goals import Strategy
 from relabel.judge import Judge
@@ -22,6 +22,7 @@ from relabel.score import Scores
 from relabel.segment import Segment
 from relabel.share import Pairs, Pool, Sharing
 from relabel.store import EpisodeStore, Index, Memory
+from relabel.subgoal import Onward
 from tasks.task import Episode, InputError, Task
 
 Array = NDArray[np.float32]
@@ -149,6 +150,13 @@ class Replay:
     def starts(self, rng: np.random.Generator, size: int) -> State:
         """Where `size` episodes begin, each under a goal that one of its transitions is given."""
         return segment.starts(self, rng, size)
+
+    def onward(self, rng: np.random.Generator, size: int, k: int) -> Onward:
+        """`size` transitions, what lies k steps ahead on the way to their goals, and how far these are.
+
+        Raises InputError where the sharing strategy chooses single transitions.
+        """
+        return subgoal.draw(self, rng, size, k)
 
     def _block(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:
         name = self.sharing.name

@@ -56,21 +56,7 @@ class Segment(NamedTuple):
 
 def draw(replay: Replay, rng: np.random.Generator, size: int, length: int, ahead: float | None) -> Segment:
     """`size` windows of `length` steps, shared and relabelled as transitions are; see `Replay.segments`."""
-    name = replay.sharing.name
-    if not len(replay):
-        raise InputError("the replay is empty: no episode has finished yet")
-    if len(replay.tasks) == 1:
-        receiver = source = np.zeros(size, np.int64)
-    elif name in ("hipi", "hindsight", "cds", "cds-soft"):
-        raise InputError(
-            f"--share {name} chooses single transitions, and this agent learns from sequences: use own, uniform, "
-            f"random, groups, family or uds"
-        )
-    else:
-        receiver, source = (share.uniform if name == "uds" else share.STRATEGIES[name])(rng, size, replay.pool)
-        order = replay.judge.order(receiver)
-        if order is not None:
-            receiver, source = receiver[order], source[order]
+    receiver, source = pairs(replay, rng, size)
     longest = length if ahead is None else max(length, replay.memory.longest)
     picks = replay.pick(rng, source, longest)
     steps = min(longest, max(length, int(picks.left.max()) + 1))
@@ -95,6 +81,23 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, length: int, ahead
         receiver,
     )
     return Segment(*(torch.from_numpy(np.ascontiguousarray(x)).to(replay.device) for x in columns))
+
+
+def pairs(replay: Replay, rng: np.random.Generator, size: int) -> share.Pairs:
+    """Who learns from a sequence, and whose it is: (B,) each. Raises InputError where sharing is by transitions."""
+    name = replay.sharing.name
+    if not len(replay):
+        raise InputError("the replay is empty: no episode has finished yet")
+    if len(replay.tasks) == 1:
+        return np.zeros(size, np.int64), np.zeros(size, np.int64)
+    if name in ("hipi", "hindsight", "cds", "cds-soft"):
+        raise InputError(
+            f"--share {name} chooses single transitions, and this agent learns from sequences: use own, uniform, "
+            f"random, groups, family or uds"
+        )
+    receiver, source = (share.uniform if name == "uds" else share.STRATEGIES[name])(rng, size, replay.pool)
+    order = replay.judge.order(receiver)
+    return (receiver, source) if order is None else (receiver[order], source[order])
 
 
 def starts(replay: Replay, rng: np.random.Generator, size: int) -> State:
