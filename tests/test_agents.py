@@ -95,6 +95,8 @@ def shown(agent, replay):
 
 
 def fresh(name, problem="goals", seed=0, **wanted):
+    if AGENTS[name].needs_goals and not PROBLEMS[problem][0].goal_dim:
+        pytest.skip("it needs goals")
     torch.manual_seed(seed)
     return shown(made(name, problem_for(name, problem), **wanted), replay_of(problem, AGENTS[name].discrete))
 
@@ -103,6 +105,16 @@ def data_of(agent, problem="goals", count=1, seed=0):
     """What the agent draws for `count` updates."""
     rng = np.random.default_rng(seed)
     return [agent.draw(replay_of(problem, agent.discrete), rng) for _ in range(count)]
+
+
+def tensors(data):
+    """All tensors of what an agent draws."""
+    return [data] if isinstance(data, torch.Tensor) else [x for part in data for x in tensors(part)]
+
+
+def moved(data, device):
+    """The same on a device."""
+    return data.to(device) if isinstance(data, torch.Tensor) else type(data)(*(moved(x, device) for x in data))
 
 
 def states(problem, size, seed=0):
@@ -366,8 +378,9 @@ def test_the_loss_falls_on_one_batch(name, variant):
     losses = [agent.update(data) for _ in range(40)]
     key = "critic_loss" if "critic_loss" in losses[0] else next(k for k in losses[0] if k.endswith("_loss"))
     values = [float(m[key]) for m in losses if key in m]
-    # what imitates can only come so near to actions that were drawn at random
-    assert np.mean(values[-5:]) < values[0] - (0.5 if name in ONLINE else 0.05) * abs(values[0]), values
+    # what imitates can only come so near to actions that were drawn at random, and a density has a constant
+    share = 0.5 if name in ONLINE else 0.003 if AGENTS[name].needs_goals else 0.05
+    assert np.mean(values[-5:]) < values[0] - share * abs(values[0]), values
 
 
 @off_policy
@@ -382,9 +395,9 @@ def test_the_actors_loss_falls_under_a_fixed_critic(name):
 def test_an_update_leaves_its_data_alone(name):
     agent = fresh(name, "two tasks")
     (data,) = data_of(agent, "two tasks")
-    before = [x.clone() for x in data]
+    before = [x.clone() for x in tensors(data)]
     agent.update(data)
-    assert all(x.equal(y) or (x.isnan() & y.isnan()).all() for x, y in zip(data, before, strict=True))
+    assert all(x.equal(y) or (x.isnan() & y.isnan()).all() for x, y in zip(tensors(data), before, strict=True))
 
 
 @with_target
@@ -476,7 +489,7 @@ def test_draw_asks_for_the_batch_that_the_settings_say(name):
     agent = fresh(name, batch=12)
     for problem, steps in (("goals", 1), ("three steps", 3)):
         (b,) = data_of(agent, problem)
-        assert len(b[0]) == 12
+        assert {len(x) for x in tensors(b)} == {12}
         if name in ONLINE:
             assert b.discount.min() == pytest.approx(GAMMA**steps)  # the least: nothing ends here
 
@@ -488,7 +501,7 @@ def test_an_agent_works_on_a_gpu(name):
     wanted = {"target_noise": 0.0, "delay": 1}
     here, there = fresh(name, **wanted), fresh(name, **wanted).to("cuda")
     (b,) = data_of(here)
-    b_ = type(b)(*(x.to("cuda") for x in b))
+    b_ = moved(b, "cuda")
     state = states("goals", 9)
     state_ = State(*(x.to("cuda") for x in state))
     torch.testing.assert_close(there.act(state_)[0].cpu(), here.act(state)[0], atol=1e-5, rtol=1e-4)

@@ -20,6 +20,7 @@ from gcrl.agents.dt import DT
 from gcrl.agents.dueling_dqn import DuelingDQN
 from gcrl.agents.edac import EDAC
 from gcrl.agents.fqi import FQI
+from gcrl.agents.gcbc import GCBC
 from gcrl.agents.iql import IQL
 from gcrl.agents.rebrac import ReBRAC
 from gcrl.agents.rem import REM
@@ -58,6 +59,7 @@ AGENTS: dict[str, type[Agent]] = {
     "edac": EDAC,
     "rem": REM,
     "uwac": UWAC,
+    "gcbc": GCBC,
 }
 
 __all__ = ["AGENTS", "Agent"]

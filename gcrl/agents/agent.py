@@ -30,6 +30,8 @@ class Agent(nn.Module):
     """made to learn from data alone: its values may lie below the task's own"""
     discrete: ClassVar[bool] = False
     """its actions are choices: the greatest of the A numbers of an action"""
+    needs_goals: ClassVar[bool] = False
+    """it learns to reach goals and nothing else: a task without goals is none of its own"""
     settings: Any
     optimizers: dict[str, torch.optim.Optimizer]
 
