@@ -21,6 +21,7 @@ from gcrl.agents.dueling_dqn import DuelingDQN
 from gcrl.agents.edac import EDAC
 from gcrl.agents.fqi import FQI
 from gcrl.agents.gcbc import GCBC
+from gcrl.agents.gcivl import GCIVL
 from gcrl.agents.iql import IQL
 from gcrl.agents.rebrac import ReBRAC
 from gcrl.agents.rem import REM
@@ -60,6 +61,7 @@ AGENTS: dict[str, type[Agent]] = {
     "rem": REM,
     "uwac": UWAC,
     "gcbc": GCBC,
+    "gcivl": GCIVL,
 }
 
 __all__ = ["AGENTS", "Agent"]
