@@ -21,6 +21,7 @@ from gcrl.agents.dueling_dqn import DuelingDQN
 from gcrl.agents.edac import EDAC
 from gcrl.agents.fqi import FQI
 from gcrl.agents.gcbc import GCBC
+from gcrl.agents.gciql import GCIQL
 from gcrl.agents.gcivl import GCIVL
 from gcrl.agents.iql import IQL
 from gcrl.agents.rebrac import ReBRAC
@@ -62,6 +63,7 @@ AGENTS: dict[str, type[Agent]] = {
     "uwac": UWAC,
     "gcbc": GCBC,
     "gcivl": GCIVL,
+    "gciql": GCIQL,
 }
 
 __all__ = ["AGENTS", "Agent"]
