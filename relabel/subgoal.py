@@ -31,6 +31,8 @@ class Onward(NamedTuple):
     task: Tensor
     steps: Tensor
     """(B,) from obs to the moment of the goal, 1 if the transition arrives there; NEVER if it is not ahead"""
+    fade: Tensor
+    """(B,) gamma^(steps - 1): what a reward at the moment of the goal is worth"""
     way: Tensor
     """(B, O) the observation min(k, steps) steps ahead, or the episode's last"""
     way_goal: Tensor
@@ -75,6 +77,7 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, k: int) -> Onward:
         goal,
         receiver,
         steps,
+        (replay.gamma ** (steps - 1.0)).astype(np.float32),
         later[:, 1],
         achieved[:, 1],
         achieved[:, 0],

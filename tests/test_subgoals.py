@@ -42,6 +42,7 @@ def check(tasks, replay, kept, b, k):
             assert not any(np.array_equal(achieved[u], b.goal[i]) for u in range(t + 1, end + 1))
         else:
             np.testing.assert_array_equal(achieved[t + steps], b.goal[i])
+        assert float(b.fade[i]) == pytest.approx(GAMMA ** (steps - 1))
         way = min(k, steps, end - t)
         np.testing.assert_array_equal(b.way[i], e.observation[t + way])
         np.testing.assert_array_equal(b.way_goal[i], achieved[t + way])

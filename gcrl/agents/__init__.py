@@ -32,6 +32,7 @@ from gcrl.agents.sacn import SACN
 from gcrl.agents.td3 import TD3
 from gcrl.agents.td3bc import TD3BC
 from gcrl.agents.uwac import UWAC
+from gcrl.agents.wgcsl import WGCSL
 
 AGENTS: dict[str, type[Agent]] = {
     "ddpg": DDPG,
@@ -62,6 +63,7 @@ AGENTS: dict[str, type[Agent]] = {
     "rem": REM,
     "uwac": UWAC,
     "gcbc": GCBC,
+    "wgcsl": WGCSL,
     "gcivl": GCIVL,
     "gciql": GCIQL,
 }
