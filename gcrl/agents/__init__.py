@@ -23,6 +23,7 @@ from gcrl.agents.fqi import FQI
 from gcrl.agents.gcbc import GCBC
 from gcrl.agents.gciql import GCIQL
 from gcrl.agents.gcivl import GCIVL
+from gcrl.agents.hiql import HIQL
 from gcrl.agents.iql import IQL
 from gcrl.agents.rebrac import ReBRAC
 from gcrl.agents.rem import REM
@@ -66,6 +67,7 @@ AGENTS: dict[str, type[Agent]] = {
     "wgcsl": WGCSL,
     "gcivl": GCIVL,
     "gciql": GCIQL,
+    "hiql": HIQL,
 }
 
 __all__ = ["AGENTS", "Agent"]
