@@ -25,6 +25,7 @@ from gcrl.agents.gciql import GCIQL
 from gcrl.agents.gcivl import GCIVL
 from gcrl.agents.hiql import HIQL
 from gcrl.agents.iql import IQL
+from gcrl.agents.qrl import QRL
 from gcrl.agents.rebrac import ReBRAC
 from gcrl.agents.rem import REM
 from gcrl.agents.rem_dqn import REMDQN
@@ -68,6 +69,7 @@ AGENTS: dict[str, type[Agent]] = {
     "gcivl": GCIVL,
     "gciql": GCIQL,
     "hiql": HIQL,
+    "qrl": QRL,
 }
 
 __all__ = ["AGENTS", "Agent"]
