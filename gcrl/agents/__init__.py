@@ -12,6 +12,7 @@ from gcrl.agents.bear import BEAR
 from gcrl.agents.brac import BRACp, BRACv
 from gcrl.agents.calql import CalQL
 from gcrl.agents.cql import CQL
+from gcrl.agents.crl import CRL
 from gcrl.agents.crr import CRR
 from gcrl.agents.ddpg import DDPG
 from gcrl.agents.double_dqn import DoubleDQN
@@ -70,6 +71,7 @@ AGENTS: dict[str, type[Agent]] = {
     "gciql": GCIQL,
     "hiql": HIQL,
     "qrl": QRL,
+    "crl": CRL,
 }
 
 __all__ = ["AGENTS", "Agent"]
