@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gcrl.agents.actionable import Actionable
 from gcrl.agents.agent import Agent
 from gcrl.agents.algaedice import AlgaeDICE
 from gcrl.agents.awac import AWAC
@@ -72,6 +73,7 @@ AGENTS: dict[str, type[Agent]] = {
     "hiql": HIQL,
     "qrl": QRL,
     "crl": CRL,
+    "actionable": Actionable,
 }
 
 __all__ = ["AGENTS", "Agent"]
