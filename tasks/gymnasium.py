@@ -1,4 +1,4 @@
-"""Any registered gymnasium environment as a task, `gym:<id>`: goal environments, and others as tasks of one goal.
+"""Any registered gymnasium environment as a task, `gym:<id>`, of goals or of one. Long: a probe and its reasons.
 
 Relabelling needs reward and end as functions of (achieved, desired). A goal environment's own compute_reward and
 compute_terminated are taken for them once a probe has found that they say what `step` said, read nothing else and
