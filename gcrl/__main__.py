@@ -1,4 +1,4 @@
-"""The console script: gcrl train | evaluate | data | plot | list | doctor."""
+"""The console script: gcrl train | evaluate | fqe | data | plot | list | doctor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gcrl.cli import guarded
 USAGE = """usage: gcrl COMMAND ...   (COMMAND --help shows its flags)
   train      train a goal-conditioned policy, or go on with one
   evaluate   play a trained policy and say how good it is
+  fqe        say what a trained policy is worth, from data alone
   data       what a data set holds; convert one; record one from policies
   plot       draw the learning curves of runs, and which task learned from whose data
   list       the tasks, a line each
@@ -22,6 +23,8 @@ def run(args: Sequence[str]) -> int:
         from gcrl.train import main
     elif command == "evaluate":
         from gcrl.evaluate import main
+    elif command == "fqe":
+        from gcrl.fqe import main
     elif command == "data":
         from gcrl.data import main
     elif command == "plot":
@@ -36,7 +39,7 @@ def run(args: Sequence[str]) -> int:
     else:
         from tasks import InputError
 
-        raise InputError(f"unknown command {command!r}: choose from train, evaluate, data, plot, list, doctor")
+        raise InputError(f"unknown command {command!r}: choose from train, evaluate, fqe, data, plot, list, doctor")
     return main(rest)
 
 

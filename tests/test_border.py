@@ -82,7 +82,7 @@ def finished(made, tmp_path):
 @pytest.mark.parametrize(
     "typed, words",
     [
-        ("nonsense", ["unknown command 'nonsense'", "train, evaluate, data, plot, list, doctor"]),
+        ("nonsense", ["unknown command 'nonsense'", "train, evaluate, fqe, data, plot, list, doctor"]),
         ("list all", ["takes no flags"]),
         ("train --task fetch-reech", ["fetch-reech", "did you mean fetch-reach"]),
         ("train --task xyz", ["unknown task 'xyz'", "gcrl list"]),
