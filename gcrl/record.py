@@ -22,7 +22,7 @@ from gcrl.cli import parse
 from gcrl.collect import Lane, episode_seed, seen, step
 from gcrl.limits import check_numbers
 from gcrl.settings import Plan, from_json
-from tasks import Episode, InputError, Task, datasets
+from tasks import Episode, InputError, Task, datasets, ogbench, oracle
 from tasks.recorded import fit, recorded
 from tasks.scripted import CONTROLLERS, Controller
 
@@ -43,9 +43,12 @@ class Collect:
     task: str = "fetch-reach"
     """what to play"""
     policy: tuple[str, ...] = ("random",)
-    """who plays: random, scripted, run:PATH, run:PATH@STEP; several with their shares, random:0.5 scripted:0.5"""
+    """who plays: random, scripted, run:PATH, run:PATH@STEP; several with their shares, random:0.5 scripted:0.5.
+    An ogbench task is played by one of its own scripts instead: navigate, stitch, explore, play, noisy"""
     episodes: int = 100
     """how many"""
+    steps: int | None = None
+    """of an ogbench task's script: how many in all, in place of --episodes"""
     noise: float = 0.0
     """standard deviation of what is added to each action (not to random ones)"""
     random: float = 0.0
@@ -201,7 +204,14 @@ def disturbed(action: Actions, rng: np.random.Generator, s: Collect) -> Actions:
 def main(args: Sequence[str]) -> int:
     s = parse(Collect, args, "gcrl data collect")
     check_numbers(s)
-    task, parts = tasks.get(s.task), shares(s.policy)
+    task = tasks.get(s.task)
+    if task.name.startswith(ogbench.PREFIX) and set(s.policy) & set(oracle.kinds(task.name)):
+        by_script(s, task)
+        print(s.out)
+        return 0
+    if s.steps is not None:
+        raise InputError(f"--steps {s.steps}: only scripts of ogbench tasks count them; give --episodes")
+    parts = shares(s.policy)
     players = [player(name, task, s.device) for name in parts]
     said = ", ".join(f"{share:g} {name}" for name, share in parts.items())
     said += f", noise {s.noise:g}" * (s.noise > 0) + f", {s.random:g} of the actions drawn" * (s.random > 0)
@@ -210,3 +220,14 @@ def main(args: Sequence[str]) -> int:
     datasets.write(s.out, task, bar, algorithm_name=said)
     print(s.out)
     return 0
+
+
+def by_script(s: Collect, task: Task) -> int:
+    """Record what a script of OGBench's plays; how many episodes. Raises InputError."""
+    if len(s.policy) > 1 or s.random:
+        raise InputError(f"--policy {' '.join(s.policy)}: a script of {task.name} plays alone, with its own noise")
+    (kind,) = s.policy
+    steps = s.steps or s.episodes * oracle.kinds(task.name)[kind].steps
+    played = oracle.episodes(task.name, kind, steps, s.seed, s.noise or None)
+    bar = tqdm(played, unit="episode", desc=task.name, disable=None)
+    return datasets.write(s.out, task, bar, algorithm_name=kind)

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 import tasks
+from gcrl import __main__ as console
+from gcrl.cli import guarded
+from tasks import datasets
 from tasks.oracle import ARM, MAZE, PUZZLE, kinds, makes, write
 from tasks.oracle import episodes as episodes_of
 from tasks.task import InputError
@@ -166,3 +169,20 @@ def test_the_page_s_example_works_as_it_stands(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out.count("(1001, 2)") == 2
+
+
+def test_gcrl_data_collect_records_what_a_script_plays(tmp_path, capfd, monkeypatch):
+    """The episodes of `episodes`, in a Minari folder; and it plays alone."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    name = "ogbench:pointmaze-medium-v0"
+    flags = ["data", "collect", "--task", name, "--policy", "stitch", "--steps", "450", "--seed", "3"]
+    assert guarded(console.run, [*flags, "--out", str(tmp_path / "maze")]) == 0
+    task = tasks.get(name)
+    for one, two in zip(datasets.read(tmp_path / "maze", task), episodes_of(name, "stitch", 450, seed=3), strict=True):
+        for x, y in zip(one, two, strict=True):
+            np.testing.assert_array_equal(x, y)
+    capfd.readouterr()
+    assert guarded(console.run, [*flags, "--out", str(tmp_path / "other"), "--random", "0.5"]) == 2
+    assert "plays alone" in capfd.readouterr().err
+    assert guarded(console.run, ["data", "collect", "--task", "fetch-reach", "--steps", "9", "--out", "x"]) == 2
+    assert "--episodes" in capfd.readouterr().err
