@@ -4,8 +4,8 @@
 
 A policy that has learnt to reach, to touch and to hover plays all three. What it played for one task is called the next
 one's data, under goals of that one: touching has only seen hovering, hovering only reaching, reaching only touching. So
-no task's own data show how it is done, and all the data together do. With --rotate 0 every task has its own, and sharing
-has little to give but may take. Success is averaged over the tasks.
+no task's own data show how it is done, and all the data together do. With --rotate 0 every task has its own, and
+sharing has little to give but may take. Success is averaged over the tasks.
 """
 
 from __future__ import annotations
