@@ -166,14 +166,15 @@ class Corridor(gymnasium.Env[Any, Any]):
     """N places in a row, seen one-hot; a positive action goes right, a negative one left, and -1 is paid a step.
 
     Reaching the right end ends the episode. What the data never show is a trap: beyond |a| = SAFE a step goes left.
+    If it is `wide` an action has two numbers, and the trap is in the second, which does nothing else.
     """
 
     N, SAFE = 6, 0.75
-    action_space = Box(-1.0, 1.0, (1,), np.float32)
 
-    def __init__(self, render_mode: str | None = None) -> None:
+    def __init__(self, render_mode: str | None = None, wide: bool = False) -> None:
         self.render_mode = render_mode
         self.observation_space = box(self.N)
+        self.action_space = Box(-1.0, 1.0, (1 + wide,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -181,15 +182,15 @@ class Corridor(gymnasium.Env[Any, Any]):
         return np.eye(self.N)[self.place], {}
 
     def step(self, action: Any) -> Any:
-        a = float(action[0])
-        self.place = max(0, self.place + (1 if 0 < a < self.SAFE else -1))
+        self.place = max(0, self.place + (1 if action[0] > 0 and abs(action[-1]) < self.SAFE else -1))
         return np.eye(self.N)[self.place], -1.0, self.place == self.N - 1, False, {}
 
     @classmethod
-    def behaviour(cls, rng: np.random.Generator, size: int) -> np.ndarray[Any, Any]:
-        """(size, 1): right in 40 % of the steps, left in the others, half of full speed give or take."""
+    def behaviour(cls, rng: np.random.Generator, size: int, wide: bool = False) -> np.ndarray[Any, Any]:
+        """(size, 1 or 2): right in 40 % of the steps, left in the others, half of full speed give or take."""
         side = np.where(rng.random((size, 1)) < 0.4, 1.0, -1.0)
-        return (side * rng.uniform(0.4, 0.6, (size, 1))).astype(np.float32)
+        action = [side * rng.uniform(0.4, 0.6, (size, 1)), *([rng.uniform(-0.5, 0.5, (size, 1))] if wide else [])]
+        return np.hstack(action).astype(np.float32)
 
 
 def same(achieved: Any, desired: Any) -> Any:
@@ -215,6 +216,7 @@ CORRIDOR = Task(
 )
 
 
+WIDE = dataclasses.replace(CORRIDOR, name="test-wide", make=partial(Corridor, wide=True), action_dim=2)
 STEPS = by_choice(CORRIDOR, ((-0.5,), (0.5,)))
 """The same corridor, with a step to the left and one to the right to choose from."""
 
