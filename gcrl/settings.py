@@ -68,7 +68,7 @@ class Settings(Generic[A]):
     init: str | None = None
     """start with the agent of this run, runs/<id>"""
     end_at_goal: bool | None = None
-    """what is learned from ends with success, though the episode goes on; none: the task's own"""
+    """what is learned from ends where a step arrives at the goal, though the episode goes on; none: the task's own"""
     agent: str = DEFAULT_AGENT
     """the algorithm; `gcrl list` shows them"""
     algorithm: A = dataclasses.field(default=cast(A, None))

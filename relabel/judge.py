@@ -20,8 +20,9 @@ Bools = NDArray[np.bool_]
 class Judge:
     """Tasks with the same goal map share a call of it, and so do tasks with the same reward and end.
 
-    Where every map only picks numbers of the observation, one gather serves all of them. With `end_at_goal` a success
-    ends what is learned from, though the simulator goes on: what comes after it is worth nothing, nor costs anything.
+    Where every map only picks numbers of the observation, one gather serves all of them. With `end_at_goal` a step that
+    arrives at the goal ends what is learned from: arriving is worth as much as if the policy could stay there already.
+    A step that begins there goes on, so that staying is learned too.
     """
 
     def __init__(self, tasks: Sequence[Task], end_at_goal: bool = False) -> None:
@@ -51,10 +52,10 @@ class Judge:
         receiver (B,); obs (B, n + 2, O): the window and where the goal is read off; wanted (B,): the goal is `desired`
         (B, G) instead; recorded, died (B, n): the reward as it was, and the ends that no goal changes.
         """
-        n = died.shape[1]
-        achieved = self.achieved(receiver, obs[:, 1:])
+        n, first = died.shape[1], 0 if self.end_at_goal else 1
+        achieved = self.achieved(receiver, obs[:, first:])
         goal = np.where(wanted[:, None], desired, achieved[:, -1])
-        achieved = achieved[:, :n]
+        achieved = achieved[:, :-1]
         if len(self.rules) == 1:
             return goal, *self._scored(self.rules[0], achieved, goal, recorded, died)
         reward, terminated = np.empty((len(obs), n), np.float32), np.empty((len(obs), n), bool)
@@ -63,14 +64,19 @@ class Judge:
         return goal, reward, terminated
 
     def _scored(self, task: Task, achieved: Array, goal: Array, recorded: Array, died: Bools) -> tuple[Array, Bools]:
-        """Reward and end (B, n) under a task's functions: one goal for all n steps."""
+        """Reward and end (B, n) under a task's functions: one goal for all n steps.
+
+        achieved (B, n, G) by each step; with `end_at_goal` (B, n + 1, G), where the first one begins too.
+        """
         if task.reward is None:
             return recorded, died
+        if self.end_at_goal:
+            there = task.success(achieved, goal[:, None])
+            died = there[:, 1:] & ~there[:, :-1] | died
+            achieved = achieved[:, 1:]
         reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
         if task.terminated is not never:
             died = task.terminated(achieved, goal[:, None]) | died
-        if self.end_at_goal:
-            died = task.success(achieved, goal[:, None]) | died
         return reward, died
 
     def achieved(self, receiver: Index, obs: Array) -> Array:

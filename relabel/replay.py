@@ -42,7 +42,7 @@ class Replay:
     how many steps a transition spans; `balance` the share of a task's rows that shall show reward (0: as it comes);
     `scale` multiplies each task's reward; `reflect` is the share of the rows that are seen in their task's mirror.
     `moved` of the rows are drawn up to five times, until they come from an episode that moved what its goals are about.
-    With `end_at_goal` a success ends what is learned from, though not the episode.
+    With `end_at_goal` a step that arrives at the goal ends what is learned from, though not the episode.
     With `everyone` a task without data learns from what others share (own, groups, cds, hindsight and hipi excepted).
     `capacity` counts the observations of each store. Tasks share the layout of observation, action and goal
     (`tasks.layout.together`).

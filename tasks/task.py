@@ -141,7 +141,7 @@ class Task:
     easier: tuple[str, ...] = ()
     """Tasks of the scene that bring the robot where this one can begin; a default run learns them too, first."""
     end_at_goal: bool = False
-    """What a default run learns from ends with success: for goals that are hard to stay at, or to come near to."""
+    """What a default run learns from ends where a step arrives at the goal: for goals that are hard to stay at."""
     n_step: int = 1
     """Steps of reward before a default run bootstraps: more where the control rate is high for the way to go."""
     budget: int = 100_000

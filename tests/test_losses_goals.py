@@ -317,7 +317,7 @@ def test_wgcsl(weigh):
 
 
 def test_the_percentile_rises_to_its_limit_over_a_window_that_moves_on():
-    agent = made("wgcsl", window=50, rise=30.0, best=80.0)
+    agent = made("wgcsl", window=50, rise=30.0, percentile=80.0)
     rng, seen = np.random.default_rng(0), np.zeros(0, np.float32)
     for i in range(6):
         fresh = rng.normal(size=20).astype(np.float32)

@@ -13,9 +13,9 @@ import torch
 from relabel.batch import Batch
 from relabel.goals import current, final, future, none, parse
 from relabel.replay import Replay
-from tasks.task import Episode, InputError, never, part
+from tasks.task import Episode, InputError, part
 from tests.benchmarks import replay as benchmark
-from tests.test_store import fill, fits, same_place, walk, walk_task
+from tests.test_store import fill, fits, same_place, walk_task
 
 GAMMA = 0.9
 MIXED = parse("future:0.3,desired:0.25,random:0.25")
@@ -308,18 +308,30 @@ def test_faster_than_stable_baselines3_and_the_same_rewards():
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("count", [1, 2])
-def test_end_at_goal_is_a_task_that_ends_there(n, count):
-    """The same rows, to the bit, as of tasks whose episodes success ends; without it they go on."""
-    rng = np.random.default_rng(0)
-    episodes = [walk(rng, number, 8)._replace(terminated=False) for number in range(12)]
-    batches = []
-    for ends, told in ((same_place, {}), (never, {"end_at_goal": True}), (never, {})):
-        tasks = [walk_task(f"walk-{k}", reward=(cost, graded)[k], terminated=ends) for k in range(count)]
-        replay = Replay(tasks, 200, MIXED, GAMMA, n, **told)
-        for number, episode in enumerate(episodes):
-            replay.add(number % count, episode)
-        batches.append(replay.sample(np.random.default_rng(1), 500))
-    ended, asked, goes_on = batches
-    assert all(torch.equal(x, y) for x, y in zip(ended, asked, strict=True))
-    assert (asked.discount == 0).any()
-    assert (goes_on.discount > 0).all()
+def test_end_at_goal_ends_where_a_step_arrives(n, count):
+    """What begins at the goal goes on, as staying is to be learned; what comes there from elsewhere ends."""
+    tasks = [walk_task(f"walk-{k}", reward=(cost, graded)[k]) for k in range(count)]
+    replay = Replay(tasks, 150, MIXED, GAMMA, n, end_at_goal=True)
+    steps = {}
+    for k, store in enumerate(replay.stores):
+        steps |= {tuple(e.observation[t].tolist()): (k, e, t) for e, t in fill(store, k, 60, 1000 * k).steps}
+    seen = Counter()
+    for obs, _, reward, discount, next_obs, goal, task in zip(
+        *(c.tolist() for c in replay.sample(np.random.default_rng(1), 3000)), strict=True
+    ):
+        k, episode, t = steps[tuple(obs)]
+        assert k == task
+        died = episode.terminated
+        total, left = 0.0, GAMMA**n
+        for i in range(n):
+            before, after = (episode.observation[t + i + j].tolist() for j in (0, 1))
+            total += GAMMA**i * PLAIN_REWARD[tasks[k].reward](after, goal)
+            arrives = after[0] == goal[0] != before[0]
+            last = t + i + 1 == len(episode.action)
+            seen[arrives, before[0] == goal[0] == after[0]] += 1
+            if arrives or last:
+                left = 0.0 if arrives or died else GAMMA ** (i + 1)
+                break
+        assert next_obs == after
+        assert isclose(reward, total, rel_tol=1e-6, abs_tol=1e-6) and isclose(discount, left, rel_tol=1e-6)
+    assert all(seen[case] > 50 for case in ((True, False), (False, True), (False, False)))

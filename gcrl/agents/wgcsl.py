@@ -36,7 +36,7 @@ class WGCSLSettings(ValueSettings):
     """which weights an action has; advantage alone: MARWIL with goals; none: GCSL"""
     most: float = 10.0
     """bound of exp(A)"""
-    best: float = 80.0
+    percentile: float = 80.0
     """percentile of recent advantages from which on an action counts in full, in the end"""
     rise: float = 0.15
     """how much that percentile grows with every update, from 0 on (the authors: .15, in Fetch's harder tasks .01)"""
@@ -121,7 +121,7 @@ class WGCSL(Reaching):
         count = (self.updates + 1) * len(recent)
         place = (torch.arange(len(recent), device=recent.device) + count - len(recent)) % s.window
         self.advantages[place] = recent.to(self.advantages.dtype)
-        percentile = min(s.best, s.rise * (self.updates + 1))
+        percentile = min(s.percentile, s.rise * (self.updates + 1))
         return torch.quantile(self.advantages[:count], percentile / 100)
 
     @torch.no_grad()
