@@ -64,6 +64,8 @@ class Training:
             self.agent.compile_losses()
         self.steps = self.updates = self.episodes = 0
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self.arrived = [deque[bool](maxlen=RECENT) for _ in plan.tasks]
+        """did the newest episodes of each task come to their goal at any moment"""
         self.metrics: dict[str, Tensor] = {}
         slots = max(slots_for(s.replay // len(plan.tasks), task) for task in plan.tasks)
         self.old: Replay | None = None
@@ -81,6 +83,7 @@ class Training:
         spare = cores() - s.threads
         self.collector = Collector(plan.tasks, s.lanes, s.seed, s.explore == "relay", max(1, spare))
         self.begun = aside if spare > 0 else _later  # a step of the lanes, begun beside the updates or after them
+        self.weigh()
 
     def step(self) -> None:
         """One step in every lane and the updates that are due for it, side by side if there is a core to spare.
@@ -115,8 +118,11 @@ class Training:
         task = self.plan.tasks[k]
         self.replay.add(k, episode)
         self.observe(k, episode)
-        achieved = task.goal_of(episode.observation[-1])
-        success = float(task.success(achieved, episode.desired[-1])) if task.reward else float("nan")
+        success = float("nan")
+        if task.reward:
+            there = np.asarray(task.success(task.goal_of(episode.observation[1:]), episode.desired))
+            success = float(there[-1])
+            self.arrived[k].append(bool(there.any()))
         self.recent.append((success, float(episode.reward.sum())))
         self.episodes += 1
         self.weigh()
@@ -130,9 +136,16 @@ class Training:
         )
 
     def weigh(self) -> None:
-        """Rows of a batch go where effort goes."""
-        if not self.plan.settings.offline and self.collector.relay is not None:
+        """Rows of a batch go where effort goes. Staying at the goal counts once most episodes arrive there."""
+        if self.plan.settings.offline:
+            return
+        if self.collector.relay is not None:
             self.replay.pool.weight[:] = self.collector.relay.effort()
+        for k, arrived in enumerate(self.arrived):
+            rate = sum(arrived) / RECENT
+            self.replay.stay[k] = max(0.0, 2 * rate - 1)
+        if self.old is not None:
+            self.old.stay[:] = self.replay.stay
 
     def row(self) -> dict[str, object]:
         """A row of progress.csv."""
@@ -160,6 +173,7 @@ class Training:
             "agent": self.plan.settings.agent,
             "counts": [self.steps, self.updates, self.episodes],
             "recent": list(self.recent),
+            "arrived": [list(mine) for mine in self.arrived],
             "metrics": {name: float(x) for name, x in self.metrics.items()},
             "rng": self.rng.bit_generator.state,
             "seconds": seconds,
@@ -187,9 +201,10 @@ class Training:
             self.replay.load({group: {name: x.numpy() for name, x in g.items()} for group, g in tensors.items()})
             if not self.collector.restore({k: x.numpy() for k, x in tensors["lanes"].items()}):
                 print("gcrl: this simulator does not replay exactly; the run goes on inexactly", file=sys.stderr)
-        self.weigh()
         self.steps, self.updates, self.episodes = state["counts"]
         self.recent = deque(map(tuple, state["recent"]), maxlen=RECENT)
+        self.arrived = [deque(mine, maxlen=RECENT) for mine in state["arrived"]]
+        self.weigh()
         self.metrics = {name: torch.tensor(x) for name, x in state["metrics"].items()}
         self.rng.bit_generator.state = state["rng"]
         checkpoint.set_random_state(tensors["random"])

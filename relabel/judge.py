@@ -22,7 +22,7 @@ class Judge:
 
     Where every map only picks numbers of the observation, one gather serves all of them. With `end_at_goal` a step that
     arrives at the goal ends what is learned from: arriving is worth as much as if the policy could stay there already.
-    A step that begins there goes on, so that staying is learned too.
+    A step that begins there and ends there does so too, or goes on: then staying is learned.
     """
 
     def __init__(self, tasks: Sequence[Task], end_at_goal: bool = False) -> None:
@@ -45,25 +45,36 @@ class Judge:
         return None if self.place is None else np.argsort(self.place.take(receiver), kind="stable")
 
     def __call__(
-        self, receiver: Index, obs: Array, wanted: Bools, desired: Array, recorded: Array, died: Bools
+        self,
+        receiver: Index,
+        obs: Array,
+        wanted: Bools,
+        desired: Array,
+        recorded: Array,
+        died: Bools,
+        stays: Bools | None = None,
     ) -> tuple[Array, Array, Bools]:
         """Goal (B, G), reward (B, n) and end (B, n).
 
         receiver (B,); obs (B, n + 2, O): the window and where the goal is read off; wanted (B,): the goal is `desired`
-        (B, G) instead; recorded, died (B, n): the reward as it was, and the ends that no goal changes.
+        (B, G) instead; recorded, died (B, n): the reward as it was, and the ends that no goal changes; stays (B,): does
+        a step that begins at the goal go on (none: all do), where a step that arrives does not.
         """
         n, first = died.shape[1], 0 if self.end_at_goal else 1
         achieved = self.achieved(receiver, obs[:, first:])
         goal = np.where(wanted[:, None], desired, achieved[:, -1])
         achieved = achieved[:, :-1]
+        stays = np.ones(len(obs), bool) if stays is None else stays
         if len(self.rules) == 1:
-            return goal, *self._scored(self.rules[0], achieved, goal, recorded, died)
+            return goal, *self._scored(self.rules[0], achieved, goal, recorded, died, stays)
         reward, terminated = np.empty((len(obs), n), np.float32), np.empty((len(obs), n), bool)
         for task, of in rows_of(self.rule.take(receiver), self.rules):
-            reward[of], terminated[of] = self._scored(task, achieved[of], goal[of], recorded[of], died[of])
+            reward[of], terminated[of] = self._scored(task, achieved[of], goal[of], recorded[of], died[of], stays[of])
         return goal, reward, terminated
 
-    def _scored(self, task: Task, achieved: Array, goal: Array, recorded: Array, died: Bools) -> tuple[Array, Bools]:
+    def _scored(
+        self, task: Task, achieved: Array, goal: Array, recorded: Array, died: Bools, stays: Bools
+    ) -> tuple[Array, Bools]:
         """Reward and end (B, n) under a task's functions: one goal for all n steps.
 
         achieved (B, n, G) by each step; with `end_at_goal` (B, n + 1, G), where the first one begins too.
@@ -72,7 +83,7 @@ class Judge:
             return recorded, died
         if self.end_at_goal:
             there = task.success(achieved, goal[:, None])
-            died = there[:, 1:] & ~there[:, :-1] | died
+            died = there[:, 1:] & ~(there[:, :-1] & stays[:, None]) | died
             achieved = achieved[:, 1:]
         reward = np.asarray(task.reward(achieved, goal[:, None]), np.float32)
         if task.terminated is not never:

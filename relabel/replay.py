@@ -74,7 +74,8 @@ class Replay:
         self.stores = [EpisodeStore(task, capacity, self.memory, k) for k, task in enumerate(tasks)]
         self.pool = Pool.of(tasks, self.memory.size, everyone)
         self.low = np.array([task.reward_range[0] for task in tasks], np.float32)
-        self.judge = Judge(tasks, end_at_goal)
+        self.judge, self.stay = Judge(tasks, end_at_goal), np.ones(len(tasks))
+        """(K,) with `end_at_goal`: how many of the steps that begin at the goal go on; it may be written to"""
         self.flow = np.zeros((2, len(tasks), len(tasks)), np.int64)
         """rows that were drawn, and of these the ones that show reward: (receiver, source)"""
         self.merits = Merits(self.tasks, self.memory) if sharing.name == "hindsight" and len(tasks) > 1 else None
@@ -290,7 +291,9 @@ class Replay:
         slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)
         died = ends[:, :n, 0] > 0
-        goal, reward, terminated = self.judge(receiver, obs, picks.wanted, desired[:, -1], recorded[:, :n, 0], died)
+        stays = rng.random(len(obs)) < self.stay.take(receiver) if self.judge.end_at_goal else None
+        rows = receiver, obs, picks.wanted, desired[:, -1], recorded[:, :n, 0], died
+        goal, reward, terminated = self.judge(*rows, stays)
         if self.sharing.name == "uds":  # shared rows are not scored, they get the least there is
             shared = receiver != picks.source
             reward = np.where(shared[:, None], self.low.take(receiver)[:, None], reward)

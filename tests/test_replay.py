@@ -308,10 +308,12 @@ def test_faster_than_stable_baselines3_and_the_same_rewards():
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("count", [1, 2])
-def test_end_at_goal_ends_where_a_step_arrives(n, count):
-    """What begins at the goal goes on, as staying is to be learned; what comes there from elsewhere ends."""
+@pytest.mark.parametrize("stay", [0, 1])
+def test_end_at_goal_ends_where_a_step_arrives(n, count, stay):
+    """What comes there from elsewhere ends; what begins there does too, or goes on, so that staying is learned."""
     tasks = [walk_task(f"walk-{k}", reward=(cost, graded)[k]) for k in range(count)]
     replay = Replay(tasks, 150, MIXED, GAMMA, n, end_at_goal=True)
+    replay.stay[:] = stay
     steps = {}
     for k, store in enumerate(replay.stores):
         steps |= {tuple(e.observation[t].tolist()): (k, e, t) for e, t in fill(store, k, 60, 1000 * k).steps}
@@ -326,7 +328,7 @@ def test_end_at_goal_ends_where_a_step_arrives(n, count):
         for i in range(n):
             before, after = (episode.observation[t + i + j].tolist() for j in (0, 1))
             total += GAMMA**i * PLAIN_REWARD[tasks[k].reward](after, goal)
-            arrives = after[0] == goal[0] != before[0]
+            arrives = after[0] == goal[0] and not (stay and before[0] == goal[0])
             last = t + i + 1 == len(episode.action)
             seen[arrives, before[0] == goal[0] == after[0]] += 1
             if arrives or last:
@@ -334,4 +336,4 @@ def test_end_at_goal_ends_where_a_step_arrives(n, count):
                 break
         assert next_obs == after
         assert isclose(reward, total, rel_tol=1e-6, abs_tol=1e-6) and isclose(discount, left, rel_tol=1e-6)
-    assert all(seen[case] > 50 for case in ((True, False), (False, True), (False, False)))
+    assert all(seen[case] > 50 for case in ((True, False), (not stay, True), (False, False)))
