@@ -54,6 +54,7 @@ def problem_for(name, problem):
 
 every_agent = pytest.mark.parametrize("name", AGENTS)
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
+SLOW = pytest.mark.slow
 ONLINE = [name for name, kind in AGENTS.items() if not kind.offline]
 every_setting = pytest.mark.parametrize(
     ("name", "variant"),
@@ -697,7 +698,7 @@ def test_networks_begin_anew_every_so_many_updates(name):
     assert settings_of(name).reset_every == 0
 
 
-@every_agent
+@pytest.mark.parametrize("name", [a if a in (*ONLINE, "cql", "iql") else pytest.param(a, marks=SLOW) for a in AGENTS])
 def test_compiled_losses_are_the_same(name):
     """Traced and split into forward and backward as for a GPU, but run by torch: the graphs are what is tested here."""
     agents = []
