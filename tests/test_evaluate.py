@@ -22,9 +22,8 @@ from gcrl.train import Training
 from tasks.task import InputError
 from tests.problems import PLAIN, POINT, Point, Scripted, fit_for, plan, script, wheel
 
-every_agent = pytest.mark.parametrize(
-    "name", ["ddpg", "td3", "sac", "dqn", "bcq", "dt", "hiql"]
-)  # each acts in its own way
+every_way = pytest.mark.parametrize("name", ["ddpg", "td3", "sac", "dqn", "bcq", "dt", "hiql"])
+"""of acting that agents have"""
 
 
 def towards(obs, goal, steps):
