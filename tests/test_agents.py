@@ -18,6 +18,7 @@ from gcrl.bodies import BODIES
 from gcrl.collect import Collector
 from gcrl.encoder import Spec
 from gcrl.evaluate import Evaluator
+from gcrl.limits import check_numbers
 from gcrl.settings import Settings
 from gcrl.train import Training
 from relabel.batch import State
@@ -122,6 +123,14 @@ def moved(data, device):
 def states(problem, size, seed=0):
     b = replay_of(problem).sample(np.random.default_rng(seed), size)
     return b.state
+
+
+@every_agent
+def test_its_flags_are_its_own_and_it_may_be_what_it_is(name):
+    """A flag of the run under the same name would be checked, and compared on resume, in its place."""
+    own = AGENTS[name].Settings()
+    check_numbers(own)
+    assert not {x.name for x in dataclasses.fields(own)} & {x.name for x in dataclasses.fields(Settings)}
 
 
 def copied(module):
