@@ -273,6 +273,16 @@ def test_tasks_share_the_network_of_an_agent_that_chooses(name, weights):
     assert ((after - before).abs() > 1e-4).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("weights", BODIES)
+@pytest.mark.parametrize("name", [name for name in AGENTS if has(name, {"surgery"})])
+def test_each_tasks_gradient_can_be_had_of_whatever_it_draws(name, weights):
+    torch.manual_seed(0)
+    spec = Spec.of(problem_for(name, "two tasks"), GAMMA, "onehot+goal")
+    agent = AGENTS[name](spec, settings_of(name, weights=weights, surgery="pcgrad", heads=4, samples=2, choices=2))
+    (data,) = data_of(agent, "two tasks")
+    assert all(x.isfinite().all() for x in agent.update(data).values())
+
+
 @every_choice
 def test_a_policy_that_has_diverged_does_not_choose(name):
     """Or nobody would notice: a choice is a number whatever its values are."""

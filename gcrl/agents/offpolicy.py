@@ -58,10 +58,10 @@ class OffPolicySettings:
 Rows = Tensor | slice
 
 
-def by_task(b: Batch) -> list[tuple[Batch, Rows]]:
-    """The rows of each task."""
+def by_task(b: Any) -> list[tuple[Any, Rows]]:
+    """The rows of each task, of a batch or of segments."""
     rows = [torch.nonzero(b.task == k)[:, 0] for k in b.task.unique()]
-    return [(Batch(*(x[of] for x in b)), of) for of in rows]
+    return [(type(b)(*(x[of] for x in b)), of) for of in rows]
 
 
 class Replaying(Agent):
