@@ -118,6 +118,11 @@ def read(folder: Path) -> Checkpoint:
         raise InputError(f"checkpoint {folder} was not written by this version of gcrl: train anew") from None
 
 
+def any_of(run: Path) -> bool:
+    """Has the run come to a checkpoint, whole or not."""
+    return bool(_folders(run))
+
+
 def _folders(run: Path) -> list[Path]:
     """Checkpoints of a run, newest first."""
     return sorted((p for p in (run / "checkpoints").glob("[0-9]*") if p.name.isdecimal()), reverse=True)

@@ -59,9 +59,10 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
 def prepared(plan: Plan, resume: Path | None = None) -> Training:
     """A run at its first step, with the agent that it starts from. Raises InputError."""
     init = plan.settings.init
-    first = resume or (None if init is None else Path(init))
-    training = begin(plan, None if first is None else policy.vectors(plan, first))
-    if init is not None and resume is None:
+    if resume is not None and (init is None or checkpoint.any_of(resume)):  # it is brought to its own agent later
+        return begin(plan, policy.vectors(plan, resume))
+    training = begin(plan, None if init is None else policy.vectors(plan, Path(init)))
+    if init is not None:
         policy.start_from(training.agent, Path(init), plan)
     return training
 

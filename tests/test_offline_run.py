@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,16 @@ def test_an_offline_agent_goes_on_online(recorded):
     torch.manual_seed(0)
     wanted = fresh.agent
     assert len(actions) == 1 and wanted.updates == 21
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_still_starts_with_that_agent(recorded):
+    data = ["--task", POINT.name, "--data", str(recorded[1]), "--offline", "--eval-every", "20"]
+    before = started(*data, "--steps", "20", "--seed", "1")
+    whole = started(*data, "--init", str(before), "--steps", "20")
+    cut = started(*data, "--init", str(before), "--steps", "20")
+    shutil.rmtree(cut / "checkpoints")
+    assert train.main(["--resume", str(cut)]) == 0
+    assert not differences(whole, cut)
 
 
 def test_tasks_find_their_own_episodes(recorded):
