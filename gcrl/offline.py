@@ -10,6 +10,7 @@ import numpy as np
 
 import tasks
 from gcrl.settings import Plan
+from relabel.share import Pool
 from tasks import Episode, InputError, Task, datasets
 from tasks.layout import laid
 
@@ -24,12 +25,20 @@ def load(plan: Plan) -> list[list[Episode]]:
             k = [task.name for task in plan.tasks].index(name)
             own = tasks.get(name)
             found[k] += [laid(episode, own, plan.tasks[k]) for episode in datasets.read(path, own)]
-    empty = [task.name for task, mine in zip(plan.tasks, found, strict=True) if not mine]
-    shared = s.share.split(":")[0] in ("uniform", "random", "family", "uds")
-    if s.offline and empty and not (shared and len(empty) < len(plan.tasks)):
-        cure = "give data of it, leave it out, or have it learn from others' by --share uniform"
+    if s.offline and (empty := unfed(plan, found)):
+        cure = "give data of it, leave it out, or have it learn from others' of its scene by --share uniform"
         raise InputError(f"--data holds nothing of {', '.join(empty)}: {cure}")
     return [best(mine, s.best) for mine in found]
+
+
+def unfed(plan: Plan, found: Sequence[Sequence[Episode]]) -> list[str]:
+    """The tasks that have no data, nor learn from others' as the run shares them."""
+    pool, name = Pool.of(plan.tasks, np.array([len(mine) for mine in found])), plan.settings.share.split(":")[0]
+    theirs = np.eye(len(found), dtype=bool)
+    if name in ("uniform", "random", "uds", "family"):
+        theirs = pool.reads if name == "family" else pool.may(pool.scene)
+    fed = np.any(theirs & (pool.size > 0), axis=1).tolist()
+    return [task.name for task, has in zip(plan.tasks, fed, strict=True) if not has]
 
 
 def _meant(given: str, chosen: Sequence[Task]) -> tuple[Path, list[str]]:

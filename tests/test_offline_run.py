@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from gcrl import checkpoint, offline, progress, train
 from gcrl.cli import guarded
 from gcrl.settings import Plan, command_line
 from gcrl.training import Training
-from tasks import Episode
+from tasks import Episode, InputError
 from tests.benchmarks.kills import differences
 from tests.problems import POINT, ROW, SWAP
 
@@ -174,6 +175,20 @@ def test_a_task_without_data_learns_from_the_others(recorded):
     one = training(*args, "--share", "uniform")
     b = one.agent.draw(one.source, one.rng)
     assert sorted(b.task.unique().tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("share", ["uniform", "random", "uds", "family"])
+def test_a_task_that_others_have_nothing_for_needs_data_of_its_own(recorded, monkeypatch, share):
+    """The data of another scene are no use to it, unless all of the family share."""
+    away = dataclasses.replace(SWAP, name="test-away", scene="test-away")
+    monkeypatch.setitem(tasks.TASKS, away.name, away)
+    args = ["--task", POINT.name, away.name, "--data", f"{POINT.name}={recorded[1]}", "--offline", "--share", share]
+    if share == "family":
+        one = training(*args)
+        assert sorted(one.agent.draw(one.source, one.rng).task.unique().tolist()) == [0, 1]
+    else:
+        with pytest.raises(InputError, match="nothing of test-away: "):
+            training(*args)
 
 
 def test_the_best_episodes(recorded):
