@@ -107,7 +107,7 @@ class DT(Agent):
     def look(self, replays: Sequence[Replay]) -> None:
         """Of each task, the best return of an episode and the greatest size of one."""
         for k in range(len(self.best)):
-            found = [returns(replay.stores[k]) * replay.scale[k] for replay in replays if len(replay.stores[k])]
+            found = [returns(r.stores[k], r.judge.end_at_goal) * r.scale[k] for r in replays if len(r.stores[k])]
             if found:
                 every = np.concatenate(found)
                 self.best[k], self.scale[k] = float(every.max()), max(1e-6, float(abs(every).max()))
@@ -207,11 +207,18 @@ class Reader(nn.Module):
         return torch.tanh(self.out(h))
 
 
-def returns(store: EpisodeStore) -> NDArray[np.float32]:
-    """Of the episodes, oldest first, under the goals desired in them; as recorded where the task does not score."""
+def returns(store: EpisodeStore, end_at_goal: bool = False) -> NDArray[np.float32]:
+    """Of the episodes, oldest first, under the goals desired in them, as far as `Segment.to_go` counts them.
+
+    As recorded where the task does not score.
+    """
     index, task = np.arange(len(store)), store.task
     slots, reward = store.slot(index), store.reward[store.slot(index)]
+    first = np.flatnonzero(store.rows(index).past == 0)
     if task.reward is not None:  # a stranger's data may pay otherwise
-        achieved = task.goal_of(store.observation[(slots + 1) % store.capacity])
-        reward = np.asarray(task.reward(achieved, store.desired[slots]), np.float32)
-    return np.add.reduceat(reward, np.flatnonzero(store.rows(index).past == 0))
+        achieved, desired = task.goal_of(store.observation[(slots + 1) % store.capacity]), store.desired[slots]
+        ends = task.terminated(achieved, desired) | (end_at_goal & task.success(achieved, desired))
+        before = np.cumsum(ends) - ends
+        over = before > np.repeat(before[first], np.diff(np.append(first, len(store))))
+        reward = np.where(over, np.float32(0), np.asarray(task.reward(achieved, desired), np.float32))
+    return np.add.reduceat(reward, first)
