@@ -169,10 +169,14 @@ def report(s: Settings) -> dict[str, dict[str, Any]]:
     if not s.data:
         raise InputError("--data: give at least one data set")
     agent, plan, _ = policy.load(s.run, s.device)
-    asked: dict[str, Any] = {"data": s.data, "offline": True, "best": 1.0, "share": "own"}
+    asked: dict[str, Any] = {"data": s.data, "best": 1.0, "share": "own"}
+    asked |= {"offline": False}  # so that data of some of the tasks will do
     asked |= {"balance": 0.0, "reflect": 0.0, "moved": 0.0}
-    plan = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **asked), n_step=1)
+    settings = dataclasses.replace(plan.settings, **asked)
+    plan = dataclasses.replace(plan, settings=settings, n_step=1, end_at_goal=False)  # worth what the task pays
     found = offline.load(plan)
+    if not any(found):
+        raise InputError(f"--data {' '.join(s.data)}: it holds no episode")
     replay = training.replay(plan, offline.slots(found))
     for k, mine in enumerate(found):
         for episode in mine:

@@ -24,7 +24,7 @@ from relabel.goals import parse
 from relabel.replay import Replay
 from relabel.store import episodes
 from tasks.task import InputError
-from tests.problems import CORRIDOR, POINT, SPEC, Corridor, Wheel, batch, plan, wheel
+from tests.problems import CORRIDOR, POINT, ROW, SPEC, Corridor, Wheel, batch, plan, plan_of, wheel
 from tests.test_losses import array, bounded, encoded, values
 
 GAMMA = 0.7
@@ -184,3 +184,17 @@ def test_the_command(tmp_path, capsys):
         ):
             with pytest.raises(InputError, match=wrong):
                 gcrl(["fqe", str(folder), *args])
+
+
+def test_data_of_one_task_are_enough_and_success_ends_only_what_the_task_ends(tmp_path, monkeypatch):
+    """Whatever the run learned from: the value stands beside the return that the episodes were paid."""
+    asked = []
+    monkeypatch.setattr(fqe, "evaluate", lambda agent, replay, *rest: asked.append(replay) or {})
+    with mock.patch.dict(tasks.TASKS, {task.name: task for task in (POINT, ROW)}):
+        told = plan_of((POINT, ROW), "td3", steps=120, warmup=60, runs=tmp_path, eval_episodes=0, end_at_goal=True)
+        folder = train(told.settings)
+        fqe.report(fqe.Settings(folder, (f"{ROW.name}={folder}",)))
+    (replay,) = asked
+    assert [len(store) for store in replay.stores] == [0, 60]
+    b = replay.sample(np.random.default_rng(0), 500)
+    assert (b.reward == 0).any() and (b.discount > 0).all()
