@@ -126,8 +126,7 @@ class Replay:
             rows = joined([rows, *more])
             wanted = (self.balance * quota + rng.random(len(quota))).astype(np.int64)  # rounded at random
             rows = rows.take(share.balanced(rows.receiver, rows.hit, quota, wanted))
-        if len(self.tasks) > 1:
-            self._count(rows)
+        self.count(rows.receiver, rows.source, rows.hit)
         if self.reflect and self.mirrors.any:
             rows = self.mirrors(rows, rng.random(len(rows.source)) < self.reflect)
         return self._batch(rows)
@@ -304,8 +303,10 @@ class Replay:
         columns = map(torch.from_numpy, rows.columns)
         return Batch(*(columns if self.device.type == "cpu" else (x.to(self.device) for x in columns)))
 
-    def _count(self, rows: Rows) -> None:
+    def count(self, receiver: Index, source: Index, hit: Bools) -> None:
+        """Take rows (B,) into `flow`."""
         k = len(self.tasks)
-        pair = rows.receiver * k + rows.source
-        self.flow[0] += np.bincount(pair, minlength=k * k).reshape(k, k)
-        self.flow[1] += np.bincount(pair[rows.hit], minlength=k * k).reshape(k, k)
+        if k > 1:
+            pair = receiver * k + source
+            self.flow[0] += np.bincount(pair, minlength=k * k).reshape(k, k)
+            self.flow[1] += np.bincount(pair[hit], minlength=k * k).reshape(k, k)

@@ -63,6 +63,8 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, length: int, ahead
     picks = picks._replace(slots=picks.slots[:, : steps + 1])
     obs, action, goal, reward, terminated = replay.judged(rng, picks, receiver)
     counts = counted(terminated, picks.left)
+    shows = (reward > replay.low.take(receiver)[:, None]) & counts
+    replay.count(receiver, source, np.any(shows[:, :length], axis=1))
     reward = np.where(counts, reward, np.float32(0)) * replay.scale.take(receiver)[:, None]
     to_go = np.full(size, np.nan, np.float32)
     if ahead is not None:

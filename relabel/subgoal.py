@@ -63,6 +63,7 @@ def draw(replay: Replay, rng: np.random.Generator, size: int, k: int) -> Onward:
     with replay.under(noted):
         picks = replay.pick(rng, source, 1)
     obs, action, goal, reward, terminated = replay.judged(rng, picks, receiver)
+    replay.count(receiver, source, reward[:, 0] > replay.low.take(receiver))
     near = np.minimum(k, picks.left + 1)
     ahead = np.stack((near, np.minimum(near, steps)), 1)
     slots = replay.memory.later(picks.slots[:, :1], source[:, None], ahead)

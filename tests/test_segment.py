@@ -196,6 +196,25 @@ def test_a_ring_that_has_wrapped_around(tasks):
         check(replay, held, segment, 6, 1.0)
 
 
+def test_who_learned_from_whose_data_is_counted_however_rows_are_drawn():
+    """And which of them show reward: of a window any step, of what lies ahead the first."""
+    tasks = [dataclasses.replace(kind, reward_range=(-1.5, -1.0)) for kind in (GOES_ON, OTHER)]
+    replay, rng = (
+        Replay(tasks, 200, parse("current:1"), GAMMA, sharing=share.Sharing("uniform")),
+        np.random.default_rng(0),
+    )
+    for k in (0, 1):
+        for number, length in enumerate(LENGTHS):
+            replay.add(k, episode(10 * k + number, length))
+    drawn = (lambda: replay.sample(rng, 40, 1), lambda: replay.segments(rng, 40, 3), lambda: replay.onward(rng, 40, 2))
+    for draw in drawn:
+        replay.flow[:] = 0
+        b = draw()
+        rows, shown = replay.flow.sum(2)
+        assert rows.tolist() == np.bincount(b.task, minlength=2).tolist() == [20, 20]
+        assert (replay.flow[0] > 0).all() and (shown == rows).all()  # every row is at its goal
+
+
 def test_the_return_of_an_episode_that_is_longer_than_the_clock_allows():
     """Data may come from elsewhere."""
     replay, known = filled([GOES_ON], lengths=(3, 25, 9))
