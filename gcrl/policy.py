@@ -70,7 +70,13 @@ def start_from(agent: Agent, folder: Path, plan: Plan) -> None:
     saved = checkpoint.load(folder)
     if saved is None:
         raise InputError(f"--init {folder}: it has no checkpoint yet")
-    restore(agent, saved, folder, plan)
+    for what, mine in (("task", [task.name for task in plan.tasks]), ("agent", plan.settings.agent)):
+        if saved.state.get(what) != mine:
+            raise InputError(f"--init {folder}: it has --{what} {saved.state.get(what)}, not {mine}: give the same")
+    try:
+        restore(agent, saved, folder, plan)
+    except InputError:
+        raise InputError(f"--init {folder}: its networks are others: give the flags in its config.json") from None
     load_optimizer_state(agent, saved.tensors["optimizers"])
 
 

@@ -214,8 +214,9 @@ BAD = {
     "whose": (["--offline", "--data", "RUN", "--task", SWAP.name], SWAP.name),
     "one without data": (["--offline", "--data", "RUN", "--task", POINT.name, ROW.name, "--share", "own"], ROW.name),
     "no run to start from": (["--data", "RUN", "--init", "nowhere"], "nowhere"),
-    "another agent": (["--data", "RUN", "--init", "RUN", "--agent", "sac"], "sac"),
-    "another's shape": (["--data", "RUN", "--init", "RUN", "--hidden", "9"], "config.json"),
+    "another agent": (["--data", "RUN", "--init", "RUN", "--agent", "sac"], "it has --agent td3, not sac"),
+    "another's tasks": (["--init", "RUN", "--task", POINT.name, ROW.name], "it has --task ['test-point']"),
+    "another's shape": (["--data", "RUN", "--init", "RUN", "--hidden", "9"], "networks are others"),
 }
 
 
