@@ -162,14 +162,18 @@ class NormalActor(nn.Module):
 
     def sample(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """An action (B, A), clipped, and the log density (B,) of what it was before, both differentiable."""
-        mean, log_std = self(x), self.log_std.clamp(-5, 2)
+        mean, log_std = self.normal(x)
         noise = torch.randn_like(mean)
         return (mean + log_std.exp() * noise).clamp(-1, 1), normal_density(noise, log_std)
 
     def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
         """The log density (B,) of actions (B, A)."""
-        log_std = self.log_std.clamp(-5, 2)
-        return normal_density((action - self(x)) / log_std.exp(), log_std)
+        mean, log_std = self.normal(x)
+        return normal_density((action - mean) / log_std.exp(), log_std)
+
+    def normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B, A) and log deviation (A,)."""
+        return self(x), self.log_std.clamp(-5, 2)
 
 
 def normal_density(noise: Tensor, log_std: Tensor) -> Tensor:

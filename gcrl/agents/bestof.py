@@ -66,12 +66,6 @@ class BestOf(OffPolicy):
         """E[(a - D(s, z))^2] + weight KL(E(s, a) || N(0, 1)),  z ~ E(s, a)"""
         return self.vae.elbo_loss(self.encode(b.state), b.action, self.settings.kl)
 
-    def critic_loss(self, b: Batch) -> Tensor:
-        """E[(r + gamma max_i (lambda min_k Q'_k(s', a_i) + (1 - lambda) max_k Q'_k(s', a_i)) - Q(s, a))^2], summed"""
-        with torch.no_grad():
-            y = self.clip(b.reward + b.discount * self.next_value(b), b)
-        return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
-
     def next_value(self, b: Batch) -> Tensor:
         """max_i lambda min_k Q'_k(s', a_i) + (1 - lambda) max_k Q'_k(s', a_i): (B,)"""
         x_ = self.encode(b.next_state)

@@ -35,12 +35,6 @@ class DDPG(OffPolicy):
     def __init__(self, spec: Spec, settings: DDPGSettings) -> None:
         super().__init__(spec, settings, Actor)
 
-    def critic_loss(self, b: Batch) -> Tensor:
-        """E[(clip(r + gamma Q'(s', pi(s'))) - Q(s, a))^2], summed over the heads"""
-        with torch.no_grad():
-            y = self.clip(b.reward + b.discount * self.next_value(b), b)
-        return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
-
     def next_value(self, b: Batch) -> Tensor:
         """Q'(s', pi(s')): (B,)"""
         x_ = self.encode(b.next_state)

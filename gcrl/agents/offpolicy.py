@@ -163,7 +163,10 @@ class OffPolicy(Replaying):
         return {"actor_loss": self.descend("actor", self.actor, b, lambda b, _: self.actor_loss(b))}
 
     def critic_loss(self, b: Batch) -> Tensor:
-        raise TypeError(f"{type(self).__name__} has no critic loss")
+        """E[(clip(r + gamma V'(s')) - Q(s, a))^2], summed over the heads; V' is `next_value`"""
+        with torch.no_grad():
+            y = self.clip(b.reward + b.discount * self.next_value(b), b)
+        return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
 
     def actor_loss(self, b: Batch) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no actor loss")

@@ -23,12 +23,6 @@ class Weighted(OffPolicy):
     def __init__(self, spec: Spec, settings: OfflineSettings) -> None:
         super().__init__(spec, settings, NormalActor)
 
-    def critic_loss(self, b: Batch) -> Tensor:
-        """E[(clip(r + gamma V'(s')) - Q(s, a))^2], summed over the heads"""
-        with torch.no_grad():
-            y = self.clip(b.reward + b.discount * self.next_value(b), b)
-        return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
-
     def next_value(self, b: Batch) -> Tensor:
         """min Q'(s', a'),  a' ~ pi(.|s'): (B,)"""
         x_ = self.encode(b.next_state)
@@ -45,8 +39,8 @@ class Weighted(OffPolicy):
 
     def compared(self, x: Tensor, action: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """min Q(s, a) (B,) and min Q(s, a_j) (n, B) of n actions a_j ~ pi(.|s), all in one pass."""
-        mean, std = self.actor(x), self.actor.log_std.clamp(-5, 2).exp()
-        sampled = (mean + std * torch.randn(n, *mean.shape, dtype=x.dtype, device=x.device)).clamp(-1, 1)
+        mean, log_std = self.actor.normal(x)
+        sampled = (mean + log_std.exp() * torch.randn(n, *mean.shape, dtype=x.dtype, device=x.device)).clamp(-1, 1)
         a = torch.cat((action[None], sampled)).flatten(0, 1)
         q = self.critic(x.repeat(n + 1, 1), a).amin(0).unflatten(0, (n + 1, -1))
         return q[0], q[1:]
