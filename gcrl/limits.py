@@ -41,7 +41,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "trace": (0, 1),
     "target": (-math.inf, math.inf),
     "pessimism": (0, 1),
-    "percentile": (0, 100),
     "mix": (0, 1),
     "sigma": (1e-6, math.inf),
     "multiplier": (1e-6, math.inf),  # its logarithm is learned

@@ -1,4 +1,4 @@
-"""Batches out of stores: sample, share between tasks, relabel, and score again under the new task and goal."""
+"""Batches out of stores: sample, share between tasks, relabel, and score again. Long: all ways out lead through one class."""
 
 from __future__ import annotations
 

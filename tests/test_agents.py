@@ -732,12 +732,3 @@ def test_compiled_losses_are_the_same(name):
             agent.update(b)
     for p, q in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
-
-
-@every_agent
-def test_no_setting_of_an_agent_is_called_as_one_of_the_run_is(name):
-    """They share a command line."""
-    of_agent, of_run = (
-        {field.name for field in dataclasses.fields(kind)} for kind in (AGENTS[name].Settings, Settings)
-    )
-    assert not of_agent & of_run
