@@ -1,4 +1,4 @@
-"""Batches out of stores: sample, share between tasks, relabel, and score again. Long: all ways out lead through one class."""
+"""Batches out of stores: sample, share between tasks, relabel, and score again. Long: one class holds all ways out."""
 
 from __future__ import annotations
 
