@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 ALL = slice(None)
+ROWS = 512
+"""That go through all layers together where nothing is kept: what they take stays in a core's cache."""
 EPS = 1e-5
 """of the layer normalisation"""
 FEW = 32
@@ -67,6 +69,8 @@ def stack(
         parts = [[p[heads] for p in part] for part in parts]
     if x.is_cuda or torch.compiler.is_compiling() or TWICE.get():
         return side_by_side(x, parts, len(hidden), dropout)
+    if not (dropout or torch.is_grad_enabled()):
+        return in_pieces(x, parts, len(hidden))
     y: Tensor = Stack.apply(x, len(hidden), len(norms), dropout, *chain(*parts))
     return y
 
@@ -84,6 +88,21 @@ def side_by_side(x: Tensor, parts: Sequence[Sequence[Tensor]], depth: int, dropo
     return h
 
 
+def in_pieces(x: Tensor, parts: Sequence[Sequence[Tensor]], depth: int) -> Tensor:
+    """What `Stack` answers, where no gradient is asked for: one network after the other, ROWS rows at a time."""
+    many, norms, n = len(parts[0]), len(parts[2]), len(parts[0][0])
+    answers: list[Tensor] = []
+    for weights, biases, gains, offsets in networks(list(chain(*parts)), many, norms, n):
+        pieces = []
+        for h in (x if x.dim() == 2 else x[len(answers)]).split(ROWS):
+            for k in range(depth):
+                h = product(h, weights[k], biases[k])
+                h = (F.layer_norm(h, h.shape[-1:], gains[k], offsets[k], EPS) if norms else h).relu_()
+            pieces.append(product(h, weights[-1], biases[-1]) if many > depth else h)
+        answers.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
+    return torch.stack(answers)
+
+
 class Stack(torch.autograd.Function):
     """h_k = relu(g_k norm(drop(h_{k-1} W_k + b_k)) + o_k), and after the last hidden layer y = h W + b.
 
@@ -96,14 +115,16 @@ class Stack(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, depth: int, norms: int, dropout: float, *params: Tensor) -> Tensor:
         many = len(params) // 2 - norms
         ctx.sizes = len(params[0]), depth, norms, many
-        kept: list[Tensor] = []  # of each network and hidden layer: input, mask, linear, mean, scale; then the last one
+        kept: list[
+            Tensor | None
+        ] = []  # a network and hidden layer: input, mask, linear, mean, scale; then the last one
         answers: list[Tensor] = []
         ctx.networks = list(networks(params, many, norms, len(params[0])))  # views: taking them again costs as much
         for weights, biases, gains, offsets in ctx.networks:
             h = x if x.dim() == 2 else x[len(answers)]
             for k in range(depth):
                 z = product(h, weights[k], biases[k])
-                mask = mean = scale = z.new_empty(0)
+                mask = mean = scale = None
                 if dropout:
                     mask = torch.empty_like(z).bernoulli_(1 - dropout).div_(1 - dropout)
                     z.mul_(mask)
@@ -144,7 +165,7 @@ class Stack(torch.autograd.Function):
                             of_g[k].copy_(gain)
                         if of_o[k] is not None:
                             of_o[k].copy_(offset)
-                    if mask.numel():
+                    if mask is not None:
                         g.mul_(mask)
                 if of_b[k] is not None:
                     torch.sum(g, 0, out=of_b[k])

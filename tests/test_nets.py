@@ -13,7 +13,7 @@ from torch import nn
 
 from gcrl.agents import AGENTS
 from gcrl.encoder import Encoder, Normaliser, Spec, value_bounds
-from gcrl.layers import Linears, Norms, side_by_side, stack
+from gcrl.layers import ROWS, Linears, Norms, side_by_side, stack
 from gcrl.nets import Actor, Critics, GaussianActor
 from gcrl.train import Training
 from tests.problems import PLAIN, POINT, SPEC, batch, plan, settings_of
@@ -186,6 +186,25 @@ def test_a_stack_by_hand_is_differentiated_as_its_operations_are(norms, last, sh
         p.requires_grad_(False)
     stack(x, layers[:2], gains, layers[2] if last else None).sum().backward()
     assert x.grad is not None and all(p.grad is None for p in inputs[1:])
+
+
+@pytest.mark.parametrize("norms", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("rows", [0, 5, 2 * ROWS + 3])
+def test_without_a_gradient_the_answers_are_the_same(norms, shared, rows):
+    """Row by row, whatever the pieces, and with nothing kept."""
+    torch.manual_seed(0)
+    n, layers, out = 3, [Linears(3, 4, 8), Linears(3, 8, 6)], Linears(3, 6, 2)
+    gains = [Norms(n, 8), Norms(n, 6)] if norms else []
+    x = torch.randn(*(() if shared else (n,)), rows, 4)
+    before = x.clone()
+    for last in (out, None):
+        wanted = stack(x, layers, gains, last)
+        with torch.no_grad():
+            found = stack(x, layers, gains, last)
+        assert wanted.requires_grad and not found.requires_grad
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6)
+    assert (x == before).all()
 
 
 def test_a_stack_can_be_differentiated_once_only():
