@@ -39,21 +39,31 @@ class IQL(Weighted):
         super().__init__(spec, settings)
         self.v = self._values()
         self.optimizers["value"] = adam(self.v, settings.lr)
+        self.known = torch.empty(0)
+        """min Q'(s, a) of the batch that is being learned: (B,)"""
 
     def _values(self) -> Values:
         s = self.settings
         return Values(1, self.encode.dim, s.hidden, s.layer_norm, s.weights, self.encode.ident)
 
     def update(self, data: Batch) -> Metrics:
-        loss = self.descend("value", self.v, data, lambda b, _: self.value_loss(b))
+        q = self.known = self.slow_value(data)  # the actor's too, as the slow critics follow at the end
+        loss = self.descend("value", self.v, data, lambda b, rows: self.value_loss(b, q[rows]))
         return {"value_loss": loss} | super().update(data)
 
-    def value_loss(self, b: Batch) -> Tensor:
-        """E[|tau - 1(u < 0)| u^2],  u = min Q'(s, a) - V(s)"""
-        x = self.encode(b.state)
-        with torch.no_grad():
-            q = self.least(self.target(x, b.action))
-        u = q - self.v(x)[0]
+    def improve(self, b: Batch) -> Metrics:
+        loss = self.descend("actor", self.actor, b, lambda b, rows: self.actor_loss(b, self.known[rows]))
+        return {"actor_loss": loss}
+
+    @torch.no_grad()
+    def slow_value(self, b: Batch) -> Tensor:
+        """min Q'(s, a): (B,)"""
+        return self.least(self.target(self.encode(b.state), b.action))
+
+    def value_loss(self, b: Batch, q: Tensor | None = None) -> Tensor:
+        """E[|tau - 1(u < 0)| u^2],  u = min Q'(s, a) - V(s); `q` (B,) is the former, if it is known"""
+        q = self.slow_value(b) if q is None else q
+        u = q - self.v(self.encode(b.state))[0]
         return (torch.where(u < 0, 1 - self.settings.expectile, self.settings.expectile) * u**2).mean()
 
     def next_value(self, b: Batch) -> Tensor:
@@ -61,11 +71,21 @@ class IQL(Weighted):
         v: Tensor = self.v(self.encode(b.next_state))[0]
         return v
 
-    @torch.no_grad()
+    def actor_loss(self, b: Batch, q: Tensor | None = None) -> Tensor:
+        """-E[w(s, a) log pi(a|s)]; `q` (B,) is min Q'(s, a), if it is known"""
+        x = self.encode(b.state)
+        w = self.weight(x, b.action) if q is None else self.weight_of(x, q)
+        return -(w * self.actor.log_prob(x, b.action)).mean()
+
     def weight(self, x: Tensor, action: Tensor) -> Tensor:
         """min(exp(beta (min Q'(s, a) - V(s))), most)"""
-        advantage = self.least(self.target(x, action)) - self.v(x)[0]
-        return (self.settings.beta * advantage).exp().clamp(max=self.settings.most)
+        with torch.no_grad():
+            return self.weight_of(x, self.least(self.target(x, action)))
+
+    @torch.no_grad()
+    def weight_of(self, x: Tensor, q: Tensor) -> Tensor:
+        """The same for q = min Q'(s, a)"""
+        return (self.settings.beta * (q - self.v(x)[0])).exp().clamp(max=self.settings.most)
 
     def renew(self) -> None:
         super().renew()
