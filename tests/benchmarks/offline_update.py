@@ -1,11 +1,11 @@
 """Milliseconds per update of CQL and IQL: ours, as a single-file script has them (plain_offline.py), and d3rlpy's.
 
-    python -m tests.benchmarks.offline_update [--d3rlpy /tmp/d3/bin/python] [--rounds 15] [--agents cql iql]
+    python -m tests.benchmarks.offline_update [--d3rlpy PATH/TO/ITS/python] [--rounds 15] [--agents cql iql]
 
 Batch 256, 2 x 256 units, ReLU, 17 numbers in, 6 actions, ten proposals of a kind, one thread. Each side is a process of
 its own with the same batch, and they take turns. d3rlpy wants a virtual environment of its own:
 
-    python3 -m venv /tmp/d3 && /tmp/d3/bin/pip install d3rlpy "torch>=2.10,<2.14"
+    python3 -m venv d3 && d3/bin/pip install d3rlpy "torch>=2.10,<2.14"
 
 "wall" is the clock; "cpu" what the process had of its core, which says more where other jobs run.
 """
