@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, adam, follow
-from gcrl.agents.reaching import Pair, Reaching, ValueSettings, climbing, expectile, unit_density, weight
+from gcrl.agents.offline import expectile
+from gcrl.agents.reaching import Pair, Reaching, ValueSettings, climbing, unit_density, weight
 from gcrl.encoder import Spec
 from gcrl.nets import Critics, Values
 from relabel.batch import Batch

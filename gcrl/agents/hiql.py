@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, adam, follow
-from gcrl.agents.reaching import Ahead, Reaching, ValueSettings, expectile, unit_density, weight
+from gcrl.agents.offline import expectile
+from gcrl.agents.reaching import Ahead, Reaching, ValueSettings, unit_density, weight
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
 from gcrl.nets import NOWHERE, Actor, Alone, Values, network

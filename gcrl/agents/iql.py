@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcrl.agents.agent import Metrics, adam
-from gcrl.agents.offline import OfflineSettings
+from gcrl.agents.offline import OfflineSettings, expectile
 from gcrl.agents.weighted import Weighted
 from gcrl.encoder import Spec
 from gcrl.nets import Values
@@ -64,7 +64,7 @@ class IQL(Weighted):
         """E[|tau - 1(u < 0)| u^2],  u = min Q'(s, a) - V(s); `q` (B,) is the former, if it is known"""
         q = self.slow_value(b) if q is None else q
         u = q - self.v(self.encode(b.state))[0]
-        return (torch.where(u < 0, 1 - self.settings.expectile, self.settings.expectile) * u**2).mean()
+        return expectile(u, u, self.settings.expectile)
 
     def next_value(self, b: Batch) -> Tensor:
         """V(s'): (B,)"""

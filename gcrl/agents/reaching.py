@@ -159,11 +159,6 @@ def unit_density(off: Tensor) -> Tensor:
     return normal_density(off, off.new_zeros(off.shape[-1]))
 
 
-def expectile(advantage: Tensor, error: Tensor, tau: float) -> Tensor:
-    """E[|tau - 1(A < 0)| u^2], of advantage and error (..., B) (Kostrikov et al. 2021, arXiv 2110.06169): (...)."""
-    return (torch.where(advantage < 0, 1 - tau, tau) * error**2).mean(-1)
-
-
 def weight(advantage: Tensor, alpha: float) -> Tensor:
     """min(exp(alpha A), 100): (B,)"""
     return (alpha * advantage).exp().clamp(max=100.0)

@@ -33,7 +33,7 @@ class REM(TD3):
 
     def critic_loss(self, b: Batch) -> Tensor:
         """E[(clip(r + gamma sum_k w_k Q'_k(s', a')) - sum_k w_k Q_k(s, a))^2],  w a random mixture, a' as in TD3"""
-        w = self.mixture(b.reward)
+        w = mixture(self.settings.critics, b.reward)
         with torch.no_grad():
             x_ = self.encode(b.next_state)
             y = self.clip(b.reward + b.discount * (w @ self.target(x_, self.next_action(x_))), b)
@@ -43,13 +43,8 @@ class REM(TD3):
         """E[-sum_k w_k Q_k(s, pi(s)) + penalty |pi(s)|^2 / A],  w a random mixture"""
         x = self.encode(b.state)
         a = self.actor(x)
-        q = self.mixture(b.reward) @ self.critic(x, a)
+        q = mixture(self.settings.critics, b.reward) @ self.critic(x, a)
         return (-q + self.settings.action_penalty * (a**2).mean(-1)).mean()
-
-    def mixture(self, like: Tensor) -> Tensor:
-        """u / sum u,  u ~ U(0, 1)^K: (K,)"""
-        u = torch.rand(self.settings.critics, dtype=like.dtype, device=like.device)
-        return u / u.sum()
 
     @torch.no_grad()
     def value(self, b: Batch) -> Tensor:
@@ -60,3 +55,9 @@ class REM(TD3):
         """mean_k Q'_k(s', a'): (B,)"""
         x_ = self.encode(b.next_state)
         return self.target(x_, self.next_action(x_)).mean(0)
+
+
+def mixture(k: int, like: Tensor) -> Tensor:
+    """u / sum u,  u ~ U(0, 1)^k: (k,)"""
+    u = torch.rand(k, dtype=like.dtype, device=like.device)
+    return u / u.sum()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gcrl.agents.discrete import DiscreteSettings, of
 from gcrl.agents.dqn import DQN
+from gcrl.agents.rem import mixture
 from gcrl.encoder import Spec
 from relabel.batch import Batch
 
@@ -30,8 +31,7 @@ class REMDQN(DQN):
 
     def critic_loss(self, b: Batch) -> Tensor:
         """E[h(clip(r + gamma max_a' sum_k c_k Q'_k(s', a')) - sum_k c_k Q_k(s, a))],  c = u / sum u,  u ~ U(0, 1)^K"""
-        u = torch.rand(self.settings.heads, dtype=b.reward.dtype, device=b.reward.device)
-        c = u / u.sum()
+        c = mixture(self.settings.heads, b.reward)
         with torch.no_grad():
             q_ = mixed(c, self.target(self.encode(b.next_state)))
             y = self.clip(b.reward + b.discount * q_.amax(-1), b)
