@@ -55,14 +55,14 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(draft, ignore_errors=True)  # above all where the disk is full
         raise
     sync(home)
-    for old in (*_folders(run)[KEEP:], *home.glob(".*")):
+    for old in (*folders(run)[KEEP:], *home.glob(".*")):
         shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes next time
     return final
 
 
 def cut(run: Path, step: int) -> None:
     """Forget the checkpoints after `step`. They are damaged: a run goes on from the newest that is not."""
-    for folder in _folders(run):
+    for folder in folders(run):
         if int(folder.name) > step:
             shutil.rmtree(folder)
 
@@ -85,7 +85,7 @@ def load(run: Path) -> Checkpoint | None:
     Raises InputError if there are checkpoints but none of them is whole.
     """
     damages: list[InputError] = []
-    for folder in _folders(run):
+    for folder in folders(run):
         try:
             found = read(folder)
         except InputError as damage:
@@ -118,13 +118,8 @@ def read(folder: Path) -> Checkpoint:
         raise InputError(f"checkpoint {folder} was not written by this version of gcrl: train anew") from None
 
 
-def any_of(run: Path) -> bool:
-    """Has the run come to a checkpoint, whole or not."""
-    return bool(_folders(run))
-
-
-def _folders(run: Path) -> list[Path]:
-    """Checkpoints of a run, newest first."""
+def folders(run: Path) -> list[Path]:
+    """Checkpoints of a run, newest first, whole or not."""
     return sorted((p for p in (run / "checkpoints").glob("[0-9]*") if p.name.isdecimal()), reverse=True)
 
 

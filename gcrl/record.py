@@ -118,7 +118,7 @@ def _of_run(name: str, task: Task, device: str) -> Player:
 
 
 def _checkpoint(folder: Path, number: int) -> checkpoint.Checkpoint:
-    there = {int(p.name): p for p in sorted((folder / "checkpoints").glob("[0-9]*")) if p.name.isdecimal()}
+    there = {int(p.name): p for p in reversed(checkpoint.folders(folder))}
     if number not in there:
         raise InputError(
             f"{folder} has no checkpoint at step {number}, only at {', '.join(map(str, there)) or 'none'}: "

@@ -59,7 +59,7 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
 def prepared(plan: Plan, resume: Path | None = None) -> Training:
     """A run at its first step, with the agent that it starts from. Raises InputError."""
     init = plan.settings.init
-    if resume is not None and (init is None or checkpoint.any_of(resume)):  # it is brought to its own agent later
+    if resume is not None and (init is None or checkpoint.folders(resume)):  # it is brought to its own agent later
         return begin(plan, policy.vectors(plan, resume))
     training = begin(plan, None if init is None else policy.vectors(plan, Path(init)))
     if init is not None:
