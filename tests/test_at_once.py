@@ -21,7 +21,8 @@ from gcrl.at_once import aside, at_once, cores
 from gcrl.collect import Collector, Lane
 from gcrl.evaluate import Evaluator
 from gcrl.run import RunError
-from gcrl.train import Training, _later
+from gcrl.train import Training
+from gcrl.training import _later
 from tasks import TASKS
 from tasks.layout import together
 from tasks.task import SimulatorError

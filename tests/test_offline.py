@@ -17,7 +17,7 @@ from relabel.replay import Replay
 from tests.problems import CORRIDOR, STEPS, WIDE, Corridor, settings_of
 
 GAMMA = 0.9
-OFFLINE = [name for name, kind in AGENTS.items() if kind.offline and not kind.discrete]
+OFFLINE = [name for name, kind in AGENTS.items() if kind.offline and not (kind.discrete or kind.needs_goals)]
 DISCRETE = [name for name, kind in AGENTS.items() if kind.discrete]
 FAST = {"lr": 3e-3, "tau": 0.05, "hidden": (64,), "batch": 128}
 SPECIAL: dict[str, dict[str, object]] = {
