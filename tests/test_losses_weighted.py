@@ -509,17 +509,17 @@ def test_where_the_task_scores_it_is_not_the_recorded_return():
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_it_asks_for_a_return_that_its_windows_show(ends):
-    """Where success ends what is learned from, what an episode pays for staying there counts neither here nor there."""
+    """Where arriving ends what is learned from, what is paid after it counts neither here nor there; staying does."""
     pays = dataclasses.replace(POINT, reward=POINT.success, reward_range=(0.0, 1.0))
     agent = AGENTS["dt"](Spec.of([pays], 0.9), settings_of("dt"))
     replay = Replay([pays], 100, parse("none"), 0.9, end_at_goal=ends)
-    for far in ([1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 1], [1, 1, 1]):
+    for far in ([1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 1], [0, 0, 1, 0, 0, 0], [1, 1, 1]):
         obs, n = np.zeros((len(far) + 1, 2), np.float32), len(far)
         obs[1:, 0] = far
         replay.add(0, Episode(obs, *np.zeros((2, n, 2), np.float32), np.zeros(n, np.float32), False))
     b = [agent.draw(replay, np.random.default_rng(seed)) for seed in range(5)]
     shown = max(float(x.to_go[x.past == 0].max()) for x in b)
-    assert agent.best.item() == shown == (1 if ends else 3)
+    assert agent.best.item() == shown == (3 if ends else 6)
 
 
 def test_it_looks_again_once_there_is_a_tenth_more():

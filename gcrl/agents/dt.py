@@ -217,7 +217,8 @@ def returns(store: EpisodeStore, end_at_goal: bool = False) -> NDArray[np.float3
     first = np.flatnonzero(store.rows(index).past == 0)
     if task.reward is not None:  # a stranger's data may pay otherwise
         achieved, desired = task.goal_of(store.observation[(slots + 1) % store.capacity]), store.desired[slots]
-        ends = task.terminated(achieved, desired) | (end_at_goal & task.success(achieved, desired))
+        there, ends = task.success(achieved, desired), task.terminated(achieved, desired)
+        ends = ends | (end_at_goal & there & ~task.success(task.goal_of(store.observation[slots]), desired))
         before = np.cumsum(ends) - ends
         over = before > np.repeat(before[first], np.diff(np.append(first, len(store))))
         reward = np.where(over, np.float32(0), np.asarray(task.reward(achieved, desired), np.float32))
