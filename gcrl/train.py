@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -49,6 +50,10 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
             seconds = 0.0 if resume is None else go_on(training, folder)
             if learn(training, folder, seconds):
                 return folder
+        except InputError:  # what only the first update finds out: nothing has been learned, so nothing is left
+            if resume is None and not (folder / "checkpoints").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         except SimulatorError as error:
             raise RunError(f"{error}; once that is mended {again}") from error
         except OSError as error:

@@ -216,6 +216,10 @@ BAD = {
     "no run to start from": (["--data", "RUN", "--init", "nowhere"], "nowhere"),
     "another agent": (["--data", "RUN", "--init", "RUN", "--agent", "sac"], "it has --agent td3, not sac"),
     "another's tasks": (["--init", "RUN", "--task", POINT.name, ROW.name], "it has --task ['test-point']"),
+    "a rule that the agent cannot follow": (
+        ["--data", "BOTH", "--offline", "--task", POINT.name, ROW.name, "--agent", "calql", "--share", "cds"],
+        "--share cds",
+    ),
     "another's shape": (["--data", "RUN", "--init", "RUN", "--hidden", "9"], "networks are others"),
 }
 
@@ -224,7 +228,7 @@ BAD = {
 def test_one_line_says_what_cannot_be(bad, recorded, capfd):
     Path("tests.txt").write_text("no data set")
     flags, word = BAD[bad]
-    flags = [flag.replace("RUN", str(recorded[1])) for flag in flags]
+    flags = [flag.replace("RUN", str(recorded[1])).replace("BOTH", str(recorded[2])) for flag in flags]
     capfd.readouterr()
     assert guarded(console.run, ["train", *TD3, "--task", POINT.name, *flags]) == 2
     said = capfd.readouterr().err
