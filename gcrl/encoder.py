@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relabel.batch import State
+from relabel.segment import Segment
 from tasks.task import Task, identity
 
 
@@ -194,6 +195,11 @@ class Encoder(nn.Module):
         known = [] if self.how == "goal" else [self.identities()[state.task]]
         goal = self._scaled(state, None)
         return torch.cat([self.obs(state.obs), *known], -1), torch.cat([goal, *known], -1)
+
+    def window(self, b: Segment) -> Tensor:
+        """All that windows show: (B, L + 1, dim)"""
+        x: Tensor = self(b.states()).unflatten(0, b.obs.shape[:2])
+        return x
 
     def _goal(self, state: State) -> Tensor:
         """The goal, or how far it is from what is achieved, in the units of its normaliser."""

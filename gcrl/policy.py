@@ -80,10 +80,10 @@ def start_from(agent: Agent, folder: Path, plan: Plan) -> None:
     load_optimizer_state(agent, saved.tensors["optimizers"])
 
 
-def load(folder: Path, device: str = "auto") -> tuple[Agent, Plan, int]:
-    """The newest whole policy of a run, its plan, and the steps that it was trained for. Raises InputError."""
+def load(folder: Path, device: str = "auto", at: Path | None = None) -> tuple[Agent, Plan, int]:
+    """A run's newest whole policy, or that of its checkpoint `at`; its plan, its steps. Raises InputError."""
     plan = Plan.of(dataclasses.replace(from_json(run.config_of(folder), folder), device=device))
-    saved = checkpoint.load(folder)
+    saved = checkpoint.load(folder) if at is None else checkpoint.read(at)
     if saved is None:
         raise InputError(f"{folder} has no checkpoint yet: let it train on with `gcrl train --resume {folder}`")
     agent = make(plan, saved.tensors.get("agent", {}).get(VECTORS))

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import tasks
-from gcrl import checkpoint, policy, run
+from gcrl import checkpoint, policy
 from gcrl.cli import parse
 from gcrl.collect import Lane, episode_seed, seen, step
 from gcrl.limits import check_numbers
-from gcrl.settings import Plan, from_json
 from tasks import Episode, InputError, Task, datasets, ogbench, oracle
 from tasks.recorded import fit, recorded
 from tasks.scripted import CONTROLLERS, Controller
@@ -104,27 +103,22 @@ def _of_run(name: str, task: Task, device: str) -> Player:
     """The policy of a run's newest checkpoint, or of the one at a step."""
     path, at, number = name.rpartition("@")
     folder, number = (Path(path), number) if at and number.isdecimal() else (Path(name), "")
-    plan = Plan.of(dataclasses.replace(from_json(run.config_of(folder), folder), device=device))
+    agent, plan, _ = policy.load(folder, device, _checkpoint(folder, int(number)) if number else None)
     known = [t.name for t in plan.tasks]
     if task.name not in known:
         raise InputError(f"--policy run:{name}: that run has learnt {', '.join(known)}, not {task.name}")
-    saved = _checkpoint(folder, int(number)) if number else checkpoint.load(folder)
-    if saved is None:
-        raise InputError(f"--policy run:{name}: the run has no checkpoint yet: let it train on")
-    agent = policy.make(plan, saved.tensors.get("agent", {}).get(policy.VECTORS))
-    policy.restore(agent, saved, folder, plan)
     k = known.index(task.name)
     return Player(partial(trained, agent, k, plan.device), plan.tasks[k])
 
 
-def _checkpoint(folder: Path, number: int) -> checkpoint.Checkpoint:
+def _checkpoint(folder: Path, number: int) -> Path:
     there = {int(p.name): p for p in reversed(checkpoint.folders(folder))}
     if number not in there:
         raise InputError(
             f"{folder} has no checkpoint at step {number}, only at {', '.join(map(str, there)) or 'none'}: "
             f"a run keeps its {checkpoint.KEEP} newest; train one with --steps {number} to have it"
         )
-    return checkpoint.read(there[number])
+    return there[number]
 
 
 def shares(asked: Sequence[str]) -> dict[str, float]:

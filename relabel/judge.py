@@ -44,6 +44,11 @@ class Judge:
         """How to sort rows so that those to be scored in one call are neighbours, which is faster; None: they are."""
         return None if self.place is None else np.argsort(self.place.take(receiver), kind="stable")
 
+    def sorted(self, receiver: Index, source: Index) -> tuple[Index, Index]:
+        """Both (B,) in that order."""
+        order = self.order(receiver)
+        return (receiver, source) if order is None else (receiver[order], source[order])
+
     def __call__(
         self,
         receiver: Index,

@@ -167,14 +167,10 @@ class Replay:
             return self._assigned(rng, size, n, scores)
         if name in ("cds", "cds-soft"):
             return self._admitted(rng, size, n, scores)
-        strategy = share.uniform if name == "uds" else share.STRATEGIES[name]
-        return self._draw(rng, strategy(rng, size, self.pool), n)
+        return self._draw(rng, share.of(name)(rng, size, self.pool), n)
 
     def _draw(self, rng: np.random.Generator, pairs: Pairs, n: int) -> Rows:
-        receiver, source = pairs
-        order = self.judge.order(receiver)
-        if order is not None:
-            receiver, source = receiver[order], source[order]
+        receiver, source = self.judge.sorted(*pairs)
         return self._label(rng, self.pick(rng, source, n), receiver)
 
     def _assigned(self, rng: np.random.Generator, size: int, n: int, scores: Scores | None) -> Rows:

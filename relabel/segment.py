@@ -97,9 +97,7 @@ def pairs(replay: Replay, rng: np.random.Generator, size: int) -> share.Pairs:
             f"--share {name} chooses single transitions, and this agent learns from sequences: use own, uniform, "
             f"random, groups, family or uds"
         )
-    receiver, source = (share.uniform if name == "uds" else share.STRATEGIES[name])(rng, size, replay.pool)
-    order = replay.judge.order(receiver)
-    return (receiver, source) if order is None else (receiver[order], source[order])
+    return replay.judge.sorted(*share.of(name)(rng, size, replay.pool))
 
 
 def starts(replay: Replay, rng: np.random.Generator, size: int) -> State:

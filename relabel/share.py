@@ -128,6 +128,11 @@ def one_of(rng: np.random.Generator, row: Index, weights: Index) -> Index:
 STRATEGIES: Mapping[str, Strategy] = {f.__name__: f for f in (own, uniform, random, groups, family)}
 
 
+def of(name: str) -> Strategy:
+    """The strategy that rows are drawn by; uds shares as uniform does, and labels them its own way."""
+    return uniform if name == "uds" else STRATEGIES[name]
+
+
 def balanced(receiver: Index, hit: NDArray[np.bool_], quota: Index, wanted: Index) -> Index:
     """Of candidate rows, those to keep: for each task k quota[k], of which wanted[k] are hits as far as there are any.
 

@@ -323,7 +323,7 @@ SMALL = {"width": 16, "layers": 2, "heads": 2, "context": 5, "dropout": 0.0}
 def read(agent, b, **changes):
     """What the transformer says to each step of the windows: (B, L, A)"""
     b = b._replace(**changes)
-    return agent.actor(agent.encoded(b)[:, :-1], b.action, agent.to_go(b), b.past).detach()
+    return agent.actor(agent.encode.window(b)[:, :-1], b.action, agent.to_go(b), b.past).detach()
 
 
 @pytest.mark.parametrize("returns", [True, False])
@@ -339,7 +339,7 @@ def test_a_later_input_changes_no_earlier_output(returns):
             assert changed.tolist() == [i >= first for i in range(5)], (what, t)
         x = agent.to_go(b)
         x[:, t] += 0.5
-        other = agent.actor(agent.encoded(b)[:, :-1], b.action, x, b.past)
+        other = agent.actor(agent.encode.window(b)[:, :-1], b.action, x, b.past)
         changed = (other - said).abs().amax((0, 2)) > 1e-9
         assert changed.tolist() == [i >= t and returns for i in range(5)]
 

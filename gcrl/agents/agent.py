@@ -72,6 +72,17 @@ class Agent(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say how it acts")
 
 
+class Drawing(Agent):
+    """Acts by the mode of its actor; exploring, by a draw from it."""
+
+    actor: Any
+
+    @torch.no_grad()
+    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
+        x = self.encode(state)
+        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry
+
+
 @contextmanager
 def only(agent: Agent, name: str) -> Iterator[None]:
     """What is computed inside needs a gradient in the parameters of the optimizer `name` alone.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Agent, Metrics, adam, follow, only, step
+from gcrl.agents.agent import Drawing, Metrics, adam, follow, only, step
 from gcrl.encoder import Spec
 from gcrl.nets import Critics, GaussianActor
 from relabel.batch import Batch, State
@@ -74,7 +74,7 @@ class Rooted(NamedTuple):
         return State(self.first_obs, self.first_goal, self.first_task)
 
 
-class AlgaeDICE(Agent):
+class AlgaeDICE(Drawing):
     """max_pi min_nu (1 - gamma) E[nu(s0, pi)] + E[delta^2] / (2 alpha): the return less alpha D_f(d_pi || data).
 
     f(x) = x^2 / 2, and delta = r + gamma nu(s', pi) - nu(s, a), which at the minimum is alpha d_pi / d_data. Both sides
@@ -153,8 +153,3 @@ class AlgaeDICE(Agent):
         """min nu'(s', a'),  a' ~ pi(.|s'): (B,)"""
         x_ = self.encode(b.next_state)
         return self.target(x_, self.actor.sample(x_)[0]).amin(0)
-
-    @torch.no_grad()
-    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
-        x = self.encode(state)
-        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry

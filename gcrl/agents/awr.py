@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Agent, Metrics, adam, only, step
+from gcrl.agents.agent import Drawing, Metrics, adam, only, step
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor, Values
-from relabel.batch import State
 from relabel.mix import Source
 from relabel.segment import Segment
 
@@ -39,7 +37,7 @@ class AWRSettings:
     """bound of a weight"""
 
 
-class AWR(Agent):
+class AWR(Drawing):
     """No action values at all: a value of states, and imitation of what turned out better than it.
 
     Deviations: returns reach to the end of a window, not of the episode; Adam in place of SGD with momentum.
@@ -80,7 +78,7 @@ class AWR(Agent):
 
     def actor_loss(self, b: Segment) -> Tensor:
         """-E[min(exp(A / beta), most) log pi(a|s)],  A = G - V(s), over the steps that count"""
-        logp = self.actor.log_prob(self.encoded(b)[:, :-1].flatten(0, 1), b.action.flatten(0, 1))
+        logp = self.actor.log_prob(self.encode.window(b)[:, :-1].flatten(0, 1), b.action.flatten(0, 1))
         return -b.mean(self.weight(b) * logp.unflatten(0, b.reward.shape))
 
     @torch.no_grad()
@@ -106,13 +104,3 @@ class AWR(Agent):
         """V(s): (B, L + 1)"""
         v: Tensor = self.v(self.encode(b.states()))[0].unflatten(0, b.obs.shape[:2])
         return v
-
-    def encoded(self, b: Segment) -> Tensor:
-        """All that is seen: (B, L + 1, X)"""
-        return self.encode(b.states()).unflatten(0, b.obs.shape[:2])
-
-    @torch.no_grad()
-    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
-        """The mean; exploring: a sample."""
-        x = self.encode(state)
-        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry

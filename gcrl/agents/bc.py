@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Agent, Metrics, adam, step
+from gcrl.agents.agent import Drawing, Metrics, adam, step
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor
-from relabel.batch import Batch, State
+from relabel.batch import Batch
 from relabel.mix import Source
 
 
@@ -26,7 +24,7 @@ class BCSettings:
     """units of the hidden layers"""
 
 
-class BC(Agent):
+class BC(Drawing):
     Settings = BCSettings
     settings: BCSettings
     losses = ("actor_loss",)
@@ -49,9 +47,3 @@ class BC(Agent):
     def actor_loss(self, b: Batch) -> Tensor:
         """E[-log pi(a | s)]"""
         return -self.actor.log_prob(self.encode(b.state), b.action).mean()
-
-    @torch.no_grad()
-    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
-        """The mean; exploring: a draw."""
-        x = self.encode(state)
-        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry

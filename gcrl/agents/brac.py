@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gcrl.agents.agent import Metrics, adam
+from gcrl.agents.agent import Drawing, Metrics, adam
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.behaviour import FittedNormal, normal_kl
 from gcrl.encoder import Spec
 from gcrl.nets import GaussianActor
-from relabel.batch import Batch, State
+from relabel.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class BRACSettings(OfflineSettings):
     """alpha: weight of the divergence from the data's policy"""
 
 
-class BRACp(OffPolicy):
+class BRACp(Drawing, OffPolicy):
     """The penalty is the actor's alone. There is no entropy bonus: the divergence has the entropy in it.
 
     Deviations: the data's policy is fitted beside the rest, not before; the divergence is exact, not from draws.
@@ -71,11 +70,6 @@ class BRACp(OffPolicy):
         mean, log_std = self.actor.normal(x)
         a = torch.tanh(mean + log_std.exp() * torch.randn_like(mean))
         return a, normal_kl(mean, log_std, *self.behaviour.normal(x))
-
-    @torch.no_grad()
-    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
-        x = self.encode(state)
-        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry
 
 
 class BRACv(BRACp):

@@ -132,12 +132,12 @@ class DT(Agent):
 
     def action_loss(self, b: Segment) -> Tensor:
         """E[|pi(R_1, s_1, a_1, .., R_t, s_t) - a_t|^2] over the steps that count"""
-        pi = self.actor(self.encoded(b)[:, :-1], b.action, self.to_go(b), b.past, self.settings.dropout)
+        pi = self.actor(self.encode.window(b)[:, :-1], b.action, self.to_go(b), b.past, self.settings.dropout)
         return b.mean(((pi - b.action) ** 2).mean(-1))
 
     def reward_loss(self, b: Segment) -> Tensor:
         """E[(r(s, a, s') - r)^2] over the steps that count"""
-        x = self.encoded(b)
+        x = self.encode.window(b)
         pay = self.reward(torch.cat((x[:, :-1], x[:, 1:]), -1).flatten(0, 1), b.action.flatten(0, 1))[0]
         return b.mean((pay.unflatten(0, b.reward.shape) - b.reward) ** 2)
 
@@ -145,10 +145,6 @@ class DT(Agent):
         """R_t: (B, L), in units of the scale."""
         paid = b.reward.cumsum(1) - b.reward
         return (b.to_go[:, None] - paid) / self.scale[b.task][:, None]
-
-    def encoded(self, b: Segment) -> Tensor:
-        """All that is seen: (B, L + 1, X)"""
-        return self.encode(b.states()).unflatten(0, b.obs.shape[:2])
 
     @torch.no_grad()
     def act(self, state: State, carry: Memory | None = None, explore: bool = False) -> tuple[Tensor, Memory]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, adam, follow
-from gcrl.agents.offline import expectile
 from gcrl.agents.reaching import Pair, Reaching, ValueSettings, weight
 from gcrl.encoder import Spec
 from gcrl.nets import Values
@@ -52,12 +51,7 @@ class GCIVL(Reaching):
 
     def value_loss(self, b: Batch) -> Tensor:
         """sum_i E[|tau - 1(A < 0)| (r + gamma V'_i(s') - V_i(s))^2],  A = r + gamma min V'(s') - mean V'(s)"""
-        x = self.ends(b)
-        reward, discount = self.reaching(b)
-        with torch.no_grad():
-            v, v_ = self.target(x).chunk(2, 1)  # (2, B) each
-            advantage = reward + discount * v_.amin(0) - v.mean(0)
-        return expectile(advantage, reward + discount * v_ - self.v(x[: len(b.obs)]), self.settings.expectile).sum()
+        return self.upward(b, self.target, self.v, self.settings.expectile)
 
     def actor_loss(self, b: Batch) -> Tensor:
         """-E[min(exp(alpha A), 100) log pi(a|s, g)],  A = mean V(s') - mean V(s)"""

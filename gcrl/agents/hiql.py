@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, adam, follow
-from gcrl.agents.offline import expectile
 from gcrl.agents.reaching import Ahead, Reaching, ValueSettings, unit_density, weight
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
@@ -100,13 +99,7 @@ class HIQL(Reaching):
 
     def value_loss(self, b: Batch) -> Tensor:
         """sum_i E[|tau - 1(A < 0)| (r + gamma V'_i(s') - V_i(s))^2],  A = r + gamma min V'(s') - mean V'(s)"""
-        x = self.ends(b)
-        reward, discount = self.reaching(b)
-        with torch.no_grad():
-            v, v_ = self.target(x)[0].chunk(2, 1)  # (2, B) each
-            advantage = reward + discount * v_.amin(0) - v.mean(0)
-        v = self.v(x[: len(b.obs)])[0]
-        return expectile(advantage, reward + discount * v_ - v, self.settings.expectile).sum()
+        return self.upward(b, lambda x: self.target(x)[0], lambda x: self.v(x)[0], self.settings.expectile)
 
     def low_loss(self, b: Onward) -> Tensor:
         """-E[min(exp(alpha (V(s', w) - V(s, w))), 100) log pi(a|s, phi(s, w))],  w achieved k steps ahead"""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gcrl.agents.agent import Agent, only, step
+from gcrl.agents.offline import expectile
 from gcrl.encoder import Spec
 from gcrl.nets import Actor, normal_density
 from relabel.batch import Batch, State
@@ -126,6 +127,18 @@ class Reaching(Agent):
         """Reward and discount (B,) of the way to the goal: -1 and gamma, and 0 and 0 for the step that arrives."""
         far = (b.reward <= self.least[b.task]).to(b.reward.dtype)
         return -far, b.discount * far
+
+    def upward(self, b: Batch, target: Callable[[Tensor], Tensor], v: Callable[[Tensor], Tensor], tau: float) -> Tensor:
+        """sum_i E[|tau - 1(A < 0)| (r + gamma V'_i(s') - V_i(s))^2],  A = r + gamma min V'(s') - mean V'(s)
+
+        target and v: (B, X) -> (2, B), the slow values and those that learn.
+        """
+        x = self.ends(b)
+        reward, discount = self.reaching(b)
+        with torch.no_grad():
+            old, v_ = target(x).chunk(2, 1)
+            advantage = reward + discount * v_.amin(0) - old.mean(0)
+        return expectile(advantage, reward + discount * v_ - v(x[: len(b.obs)]), tau).sum()
 
     def ends(self, b: Batch) -> Tensor:
         """The states and then the next ones, encoded: (2B, X)."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, step
+from gcrl.agents.agent import Drawing, Metrics, step
 from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
 from gcrl.encoder import Spec
 from gcrl.nets import GaussianActor
-from relabel.batch import Batch, State
+from relabel.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SACSettings(OffPolicySettings):
     """target entropy in nats; none: minus the number of actions"""
 
 
-class SAC(OffPolicy):
+class SAC(Drawing, OffPolicy):
     """One temperature per task. The targets are not clipped: entropy adds to what the rewards allow."""
 
     Settings = SACSettings
@@ -78,8 +78,3 @@ class SAC(OffPolicy):
             "alpha": self.log_alpha.detach().exp().mean(),
             "entropy": -logp.detach().mean(),
         }
-
-    @torch.no_grad()
-    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
-        x = self.encode(state)
-        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from gcrl.agents.agent import Drawing
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor
-from relabel.batch import Batch, State
+from relabel.batch import Batch
 
 
-class Weighted(OffPolicy):
+class Weighted(Drawing, OffPolicy):
     """A subclass says what an action of the data weighs, and what the critic bootstraps from."""
 
     offline = True
@@ -44,9 +43,3 @@ class Weighted(OffPolicy):
         a = torch.cat((action[None], sampled)).flatten(0, 1)
         q = self.critic(x.repeat(n + 1, 1), a).amin(0).unflatten(0, (n + 1, -1))
         return q[0], q[1:]
-
-    @torch.no_grad()
-    def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
-        """The mean; exploring: a sample."""
-        x = self.encode(state)
-        return (self.actor.sample(x)[0] if explore else self.actor(x)), carry
