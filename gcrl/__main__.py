@@ -12,7 +12,7 @@ USAGE = """usage: gcrl COMMAND ...   (COMMAND --help shows its flags)
   evaluate   play a trained policy and say how good it is
   fqe        say what a trained policy is worth, from data alone
   data       what a data set holds; convert one; record one from policies
-  plot       draw the learning curves of runs, and which task learned from whose data
+  plot       draw the learning curves of runs, whose data each task learned from, and V(s, g)
   list       the tasks, a line each
   doctor     what this machine has, what gcrl chose on it, and what to mend"""
 

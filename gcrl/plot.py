@@ -1,4 +1,4 @@
-"""gcrl plot: learning curves of runs, task by task, and which task's data each task has learned from, as PNG."""
+"""gcrl plot: learning curves of runs, task by task, whose data each has learned from, and V(s, g), as PNG."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Settings:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """their folders, runs/*"""
+    values: bool = False
+    """draw V(s, g) and the paths taken instead, checkpoint by checkpoint, where goals are places on a plane"""
     out: Path | None = None
     """PNG of the curves; none: curve.png in the run's folder, or curves.png beside the folders of several"""
 
@@ -127,8 +129,6 @@ TABLES = (
 
 def read(folder: Path) -> tuple[Mapping[str, Any], Rows, Rows]:
     """A run's settings, its evaluations and its sharing. Raises InputError in one line."""
-    if not folder.exists():
-        raise InputError(f"{folder} does not exist: give the folders of runs, runs/*")
     config = run.config_of(folder)
     tables = []
     for name, names, columns in TABLES:
@@ -143,15 +143,36 @@ def read(folder: Path) -> tuple[Mapping[str, Any], Rows, Rows]:
     return config, tables[0], tables[1]
 
 
+def values_of(folders: Sequence[Path]) -> int:
+    """Draw and name the value pictures of these runs."""
+    from gcrl import values
+
+    for folder in folders:
+        try:
+            print(*values.draw(folder), sep="\n")
+        except OSError as error:
+            raise InputError(
+                f"cannot write {error.filename}: {error.strerror}; make the run's folder writable"
+            ) from None
+    return 0
+
+
 def main(args: Sequence[str]) -> int:
     s = parse(Settings, args, prog="gcrl plot")
     if not s.runs:
         raise InputError("gcrl plot: give the folders of runs, runs/*")
+    if s.values and s.out is not None:
+        raise InputError("--values writes into each run's folder: leave out --out")
     if s.out is not None and (s.out.suffix != ".png" or s.out.is_dir()):
         raise InputError(f"--out {s.out}: give a file that ends in .png")
     folders = [path for path in s.runs if len(s.runs) == 1 or not path.exists() or (path / "config.json").exists()]
     if not folders:
         raise InputError(f"none of {', '.join(map(str, s.runs))} is a run: they have no config.json")
+    for path in folders:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: give the folders of runs, runs/*")
+    if s.values:
+        return values_of(folders)
     found = [read(path) for path in folders]
     seeds: dict[str, list[Rows]] = {}
     for label, (_, rows, _), path in zip(labels([config for config, *_ in found]), found, folders, strict=True):

@@ -15,6 +15,7 @@ import torch
 
 import tasks
 from gcrl.collect import Lane
+from tasks.floor import floor_of
 from tasks.ogbench import NAMES, PREFIX, TABLE
 from tasks.task import InputError
 
@@ -344,3 +345,15 @@ def test_lanes_play_it(ogbench):
     lane.step(np.zeros(5, np.float32))
     episode = lane.episode()
     assert episode.observation.shape == (2, 28) and episode.desired.shape == (1, 28) and episode.reward.tolist() == [-1]
+
+
+def test_the_plan_of_a_maze_is_the_stock_one(ogbench):
+    """Every cell of a maze that is not symmetric, and places that the ball can be at."""
+    env = tasks.get("ogbench:pointmaze-large-v0").make()
+    floor, stock = floor_of(env), env.unwrapped.stock
+    for cell in np.ndindex(stock.maze_map.shape):
+        middle = np.array(stock.ij_to_xy(cell))
+        near = middle + 0.49 * stock._maze_unit * np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]])
+        assert (floor.free(near) == (stock.maze_map[cell] != 1)).all(), cell
+    assert not np.array_equal(floor.wall, floor.wall[::-1])
+    env.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.encoder import Encoder, Spec
-from relabel.batch import State
+from relabel.batch import Batch, State
 from relabel.mix import Source
+from tasks.task import InputError
 
 Metrics = dict[str, Tensor]
 
@@ -70,6 +71,16 @@ class Agent(nn.Module):
     def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
         """Actions (B, A) in [-1, 1] for states (B, ...), and what to hand in again at the next step."""
         raise TypeError(f"{type(self).__name__} does not say how it acts")
+
+    @torch.no_grad()
+    def worth(self, state: State) -> Tensor:
+        """V(s, g), by the policy as it is: (B,). Raises InputError if the method learns no such value."""
+        found: Callable[[Batch], Tensor] | None = getattr(self, "next_value", None)
+        if found is None:
+            raise InputError(f"--values: {type(self).__name__.lower()} learns no value of a state")
+        none = state.obs.new_zeros(len(state.obs))
+        action = none[:, None].expand(-1, self.spec.action_dim)
+        return found(Batch(state.obs, action, none, none, state.obs, state.goal, state.task))
 
 
 class Drawing(Agent):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gcrl.agents.agent import Drawing, Metrics, adam, only, step
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor, Values
+from relabel.batch import Batch
 from relabel.mix import Source
 from relabel.segment import Segment
 
@@ -103,4 +104,9 @@ class AWR(Drawing):
     def values(self, b: Segment) -> Tensor:
         """V(s): (B, L + 1)"""
         v: Tensor = self.v(self.encode(b.states()))[0].unflatten(0, b.obs.shape[:2])
+        return v
+
+    def next_value(self, b: Batch) -> Tensor:
+        """V(s'): (B,)"""
+        v: Tensor = self.v(self.encode(b.next_state))[0]
         return v

@@ -59,3 +59,8 @@ class GCIVL(Reaching):
         with torch.no_grad():
             v, v_ = self.v(x).mean(0).chunk(2)
         return -(weight(v_ - v, self.settings.alpha) * self.log_prob(x[: len(b.obs)], b.action)).mean()
+
+    def next_value(self, b: Batch) -> Tensor:
+        """mean V(s', g): (B,)"""
+        v: Tensor = self.v(self.encode(b.next_state)).mean(0)
+        return v

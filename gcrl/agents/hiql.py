@@ -124,6 +124,11 @@ class HIQL(Reaching):
         logp = unit_density(z - self.high(x[:size]))
         return -(weight(v_ - v, self.settings.alpha) * logp).mean()
 
+    def next_value(self, b: Batch) -> Tensor:
+        """mean V(s', g): (B,)"""
+        v: Tensor = self.v(self.encode(b.next_state))[0].mean(0)
+        return v
+
     @torch.no_grad()
     def act(self, state: State, carry: Any = None, explore: bool = False) -> tuple[Tensor, Any]:
         """pi(s, z) towards the subgoal z = pi_h(s, g), of phi's length; exploring: plus Gaussian noise."""

@@ -145,6 +145,10 @@ class QRL(Reaching):
         d: Tensor = self.d(self.phi(x), self.psi(g))
         return d
 
+    def next_value(self, b: Batch) -> Tensor:
+        """-d(s', g): (B,)"""
+        return -self.distance(b.next_state)
+
     def after(self, z: Tensor, action: Tensor) -> Tensor:
         """f(z, a), the embedding of what follows: (B, Z)"""
         change: Tensor = self.dynamics(torch.cat((z, action), 1))
