@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import tasks
+from gcrl import layers
 from gcrl.at_once import cores
 from gcrl.run import versions
 from gcrl.settings import command_line
@@ -33,6 +34,13 @@ def checks() -> Iterator[tuple[bool, str]]:
         if threads in (1, 2, 4, 8):
             chosen = " (the default)" if threads == settings.threads else ""
             yield True, f"a 256 x 256 x 256 product on {threads} thread(s): {_gflops(threads):.0f} GFLOP/s{chosen}"
+    if layers.can_round():
+        yield (
+            True,
+            f"the same from bfloat16: {_gflops(1, torch.bfloat16):.0f} GFLOP/s; wide networks: --precision bfloat16",
+        )
+    else:
+        yield True, "no fast products of bfloat16: --precision float32 it is"
     spare = cores() - settings.threads
     yield (
         True,
@@ -50,10 +58,10 @@ def checks() -> Iterator[tuple[bool, str]]:
         yield False, str(error)
 
 
-def _gflops(threads: int) -> float:
+def _gflops(threads: int, kind: torch.dtype = torch.float32) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    a, b = torch.randn(256, 256), torch.randn(256, 256)
+    a, b = torch.randn(256, 256).to(kind), torch.randn(256, 256).to(kind)
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()

@@ -22,6 +22,26 @@ EPS = 1e-5
 FEW = 32
 """Outputs up to which a product is computed transposed: the other way round it costs a CPU four times as much."""
 TWICE = ContextVar("twice", default=False)
+WIDE = 128
+"""Rows and columns from which on a product is worth being rounded to bfloat16."""
+ROUNDED = False
+"""Are wide products of a CPU computed from bfloat16? Set by `round_products`."""
+
+
+def round_products(rounded: bool) -> None:
+    """From now on, in this process: factors and results of wide products rounded to eight bits, summed in float32.
+
+    Weights, biases, norms, losses and optimizers stay in float32 (Micikevicius et al. 2018, arXiv 1710.03740;
+    Kalamkar et al. 2019, arXiv 1905.12322). A GPU multiplies in TF32 instead.
+    """
+    global ROUNDED
+    ROUNDED = rounded
+    torch.backends.cuda.matmul.allow_tf32 = rounded
+
+
+def can_round() -> bool:
+    """Does this CPU multiply bfloat16 faster than float32?"""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @contextmanager
@@ -172,7 +192,7 @@ class Stack(torch.autograd.Function):
                 if of_w[k] is not None:
                     outer(h, g, of_w[k])
                 if k or need_x:
-                    g = torch.mm(g, weights[k].t())
+                    g = back(g, weights[k])
             of_x.append(g)
         whole = None if not need_x else torch.stack(of_x).sum(0) if ctx.shared else torch.stack(of_x)
         return whole, None, None, None, *out
@@ -188,17 +208,34 @@ def networks(params: Sequence[Any], many: int, norms: int, n: int) -> Iterator[t
         yield mine[:many], mine[many : 2 * many], rest[:norms], rest[norms:]
 
 
+def rounded(a: Tensor, b: Tensor) -> Tensor | None:
+    """a b, (B, i), (i, o) -> (B, o) float32, from bfloat16; None where that is not wanted or not worth it."""
+    if not ROUNDED or min(*a.shape, b.shape[1]) < WIDE or a.dtype != torch.float32:
+        return None
+    return torch.mm(a.bfloat16(), b.bfloat16()).float()
+
+
 def product(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """h w + b, (B, i), (i, o), (o,) -> (B, o)"""
+    if (y := rounded(h, w)) is not None:
+        return y.add_(b)
     return torch.addmm(b, h, w) if w.shape[1] > FEW else torch.addmm(b[:, None], w.t(), h.t()).t()
 
 
 def outer(h: Tensor, g: Tensor, out: Tensor) -> None:
     """out <- h^T g, (B, i), (B, o) -> (i, o)"""
-    if g.shape[1] > FEW:
+    if (y := rounded(h.t(), g)) is not None:
+        out.copy_(y)
+    elif g.shape[1] > FEW:
         torch.mm(h.t(), g, out=out)
     else:
         out.copy_(torch.mm(g.t(), h).t())
+
+
+def back(g: Tensor, w: Tensor) -> Tensor:
+    """g w^T, (B, o), (i, o) -> (B, i)"""
+    y = rounded(g, w.t())
+    return torch.mm(g, w.t()) if y is None else y
 
 
 def positive(g: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:

@@ -8,6 +8,9 @@ import sys
 
 import torch
 
+from gcrl import layers
+from tasks.task import InputError
+
 KEPT = 1 << 30
 """Bytes that the process holds on to when they are free."""
 LARGE = 1 << 25
@@ -15,12 +18,18 @@ LARGE = 1 << 25
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
-def prepare(threads: int) -> None:
-    """Before the first network is made: how many threads a product takes, and no page faults for the same memory anew.
+def prepare(threads: int, precision: str = "float32") -> None:
+    """Before the first network is made: threads and precision of products, and no page faults for the same memory anew.
+
+    Raises InputError where nothing here multiplies bfloat16 fast.
 
     glibc hands blocks of 128 KiB and more back to the kernel as soon as they are free, and each step of a gradient
     descent would have them cleared again, page by page: an eighth of an update's time. Elsewhere nothing is changed.
     """
+    rounded = precision == "bfloat16"
+    if rounded and not (layers.can_round() or torch.cuda.is_available()):
+        raise InputError("--precision bfloat16: this machine has no fast products of it, take float32")
+    layers.round_products(rounded)
     torch.set_num_threads(threads)
     gc.freeze()  # what is imported stays: to walk through it again and again costs as much as Adam does
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

@@ -101,6 +101,8 @@ class Settings(Generic[A]):
     """auto, cpu or cuda"""
     threads: int = 1
     """threads of a matrix product"""
+    precision: str = "float32"
+    """of matrix products; bfloat16: wide ones are rounded, where `gcrl doctor` says that this is faster"""
     compile: bool = False
     """fuse the losses by torch.compile, on a GPU as CUDA graphs: a minute at the start that only long runs earn back"""
     runs: Path = Path("runs")
@@ -208,6 +210,8 @@ class Plan:
             raise InputError(f"--reward-scale: {given} factors for {len(chosen)} tasks: give one for each task")
         check_weights(s.algorithm, task_id, chosen)
         check_data(s)
+        if s.precision not in ("float32", "bfloat16"):
+            raise InputError(f"--precision {s.precision}: choose from float32, bfloat16")
         if s.explore not in ("policy", "relay"):
             raise InputError(f"--explore {s.explore}: choose from policy, relay")
         if s.explore == "relay" and (not chosen[0].goal_dim or len({task.scene for task in chosen}) == len(chosen)):

@@ -40,7 +40,7 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
         print(
             f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
         )
-    machine.prepare(plan.settings.threads)
+    machine.prepare(plan.settings.threads, plan.settings.precision)
     training = prepared(plan, resume)
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))

@@ -54,7 +54,7 @@ def learn(line: str, s: Settings, seed: int) -> tuple[list[float], float, int]:
     relabel = [] if s.relabel is None else ["--relabel", s.relabel]
     args = ["--task", s.task, "--offline", "--data", *s.data, "--agent", name, "--seed", str(seed), *relabel]
     plan = Plan.of(command_line([*args, *s.flags.split(), *flags])[0])
-    machine.prepare(plan.settings.threads)
+    machine.prepare(plan.settings.threads, plan.settings.precision)
     training, evaluator = Training(replace(plan, steps=max(s.updates))), Evaluator(plan.tasks[0])
     found, spent = [], 0.0
     for budget in budgets(s):

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
+from gcrl.layers import can_round
 from tests.benchmarks.offline_worker import ROOT
 from tests.benchmarks.update import spread
 
+ROUNDED = {"ours, bfloat16": "ours, bfloat16"} if can_round() else {}
 SIDES = {
-    "cql": {"ours": "ours", "ours, gradient of all": "ours, all", "plain": "plain", "d3rlpy": "d3rlpy"},
-    "iql": {"ours": "ours", "plain": "plain", "d3rlpy": "d3rlpy"},
+    "cql": {"ours": "ours", "ours, gradient of all": "ours, all", **ROUNDED, "plain": "plain", "d3rlpy": "d3rlpy"},
+    "iql": {"ours": "ours", **ROUNDED, "plain": "plain", "d3rlpy": "d3rlpy"},
 }
 """Per algorithm, what it is called here and in offline_worker.py."""
 

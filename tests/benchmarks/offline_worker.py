@@ -81,7 +81,7 @@ def side(who: str, name: str) -> Callable[[], Any]:
         return lambda: plain.update(batch)
     from gcrl import machine
 
-    machine.prepare(1)  # as its own training runs
+    machine.prepare(1, "bfloat16" if "bfloat16" in who else "float32")  # as its own training runs
     agent, data = ours(name, **({"through": 0} if who == "ours, all" else {}))
     return lambda: agent.update(data)
 

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 import tyro
 
+from gcrl.layers import can_round
+
 BATCH, HIDDEN, CRITICS = 256, (256, 256, 256), 2
 OBS, GOAL, ACTION, STEPS, GAMMA = 13, 3, 4, 50, 0.98
 CUBE = 256
@@ -168,6 +170,8 @@ def sides(transitions: int) -> list[Side]:
         Side("ours, draw", partial(ours, transitions, draw=True, **flat)),
         Side("ours, layer norm", partial(ours, transitions, draw=False, layer_norm=True)),
         Side("ours, layer norm, draw", partial(ours, transitions, draw=True, layer_norm=True)),
+        *([Side("ours, bfloat16", partial(ours, transitions, draw=False, **flat))] if can_round() else []),
+        *([Side("ours, bfloat16, draw", partial(ours, transitions, draw=True, **flat))] if can_round() else []),
         Side("sb3, draw", partial(theirs, "stable_baselines3", transitions, True)),
         Side("sbx, draw, all in a call", partial(theirs, "sbx", transitions, True), "sbx"),
         Side("sbx, draw, one a call", partial(theirs, "sbx", transitions, False), "sbx"),
@@ -177,11 +181,15 @@ def sides(transitions: int) -> list[Side]:
 RATIOS = [
     ("ours", "floor"),
     ("ours, layer norm", "floor"),
+    ("ours, bfloat16", "floor"),
     ("sb3, draw", "ours, draw"),
     ("sb3, draw", "ours, layer norm, draw"),
+    ("sb3, draw", "ours, bfloat16, draw"),
     ("sbx, draw, all in a call", "ours, draw"),
     ("sbx, draw, all in a call", "ours, layer norm, draw"),
     ("sbx, draw, one a call", "ours, draw"),
+    ("sbx, draw, all in a call", "ours, bfloat16, draw"),
+    ("sbx, draw, one a call", "ours, bfloat16, draw"),
 ]
 
 
@@ -191,7 +199,7 @@ def serve(side: Side, threads: int, pipe: Connection) -> None:
     if side.name.startswith("ours"):  # each as its own training runs
         from gcrl import machine
 
-        machine.prepare(threads)
+        machine.prepare(threads, "bfloat16" if "bfloat16" in side.name else "float32")
     torch.manual_seed(0)
     run = side.make()
     pipe.send(None)
