@@ -47,10 +47,10 @@ class Settings:
 class Worker:
     """A side at work in a process of its own."""
 
-    def __init__(self, python: str, who: str, name: str) -> None:
-        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    def __init__(self, python: str, who: str, name: str, module: str = "tests.benchmarks.offline_worker") -> None:
+        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
         self.process = subprocess.Popen(
-            [python, "-m", "tests.benchmarks.offline_worker", who, name],
+            [python, "-m", module, who, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
