@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from tests.benchmarks.turns import serve
 
 OBS, ACTION, BATCH, HIDDEN, GAMMA, LATENT, REP, LR, TAU = 28, 5, 256, (256, 256, 256), 0.99, 256, 10, 3e-4, 0.005
 
@@ -183,17 +184,9 @@ def jaxs(name: str) -> Callable[[], Any]:
 
 
 def main(who: str, name: str) -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a package prints is no answer
     if hasattr(os, "sched_setaffinity"):  # XLA takes every core that it may
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    update = {"ours": ours, "jax": jaxs}[who](name)
-    update()
-    print("ready", file=answers, flush=True)
-    while n := int(sys.stdin.readline() or 0):
-        began = time.perf_counter(), time.process_time()
-        for _ in range(n):
-            update()
-        print(time.perf_counter() - began[0], time.process_time() - began[1], file=answers, flush=True)
+    serve(lambda: {"ours": ours, "jax": jaxs}[who](name))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ It imports no more than its side needs, so that d3rlpy's runs in a virtual envir
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.benchmarks.turns import serve
 
 ROOT = Path(__file__).parents[2]
 OBS, ACTION, BATCH, HIDDEN, PROPOSALS, GAMMA = 17, 6, 256, (256, 256), 10, 0.99
@@ -87,17 +88,9 @@ def side(who: str, name: str) -> Callable[[], Any]:
 
 
 def main(who: str, name: str) -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a package prints is no answer
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    update = side(who, name)
-    update()
-    print("ready", file=answers, flush=True)
-    while n := int(sys.stdin.readline() or 0):
-        began = time.perf_counter(), time.process_time()
-        for _ in range(n):
-            update()
-        print(time.perf_counter() - began[0], time.process_time() - began[1], file=answers, flush=True)
+    serve(lambda: side(who, name))
 
 
 if __name__ == "__main__":
