@@ -3,14 +3,16 @@
     python -m tests.benchmarks.offline --task gym:HalfCheetah-v5 --data data/cheetah-medium --updates 10000 50000
 
 One line an algorithm, printed as it ends: the return after so many updates, the mean over seeds with its 95 % interval,
-in the unit that --zero and --one say (return at 0 and at 100), and the milliseconds of an update. Where the task has
-goals, success in percent says more, and a budget can be the minutes that a learner had of its core:
+in the unit that --zero and --one say (return at 0 and at 100), and the milliseconds of an update; each evaluation is on
+stderr at once, so that a run cut short has not been for nothing. Where the task has goals, success in percent says
+more, and a budget can be the minutes that a learner had of its core:
 
     python -m tests.benchmarks.offline --task ogbench:pointmaze-medium-v0 --data data/maze --success --minutes 5
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -63,9 +65,16 @@ def learn(line: str, s: Settings, seed: int) -> tuple[list[float], float, int]:
             training.step()
             spent += time.process_time() - began
         result = evaluator(training.agent, s.episodes, device=plan.device)
-        found.append(result.success if s.success else result.mean_return)
+        found.append(score(result.success if s.success else result.mean_return, s))
+        print(f"{line}, seed {seed}, {budget:,g}: {found[-1]:.1f}", file=sys.stderr, flush=True)
     evaluator.close()
     return found, spent / training.steps, training.steps
+
+
+def score(found: float, s: Settings) -> float:
+    """In percent of success, or of the way from --zero to --one."""
+    zero, one = (0.0, 1.0) if s.success else (s.zero, s.one)
+    return 100 * (found - zero) / (one - zero)
 
 
 def budgets(s: Settings) -> list[float]:
@@ -75,12 +84,11 @@ def budgets(s: Settings) -> list[float]:
 
 def main(s: Settings) -> None:
     made = [name for name, kind in AGENTS.items() if kind.offline and not kind.discrete]
-    zero, one = (0.0, 1.0) if s.success else (s.zero, s.one)
     unit = " min" if s.minutes else ""
     print(f"{'':24}" + "".join(f"{f'{n:,g}{unit}':>22}" for n in budgets(s)) + "  ms an update, updates")
     for line in s.agents or ("sac", *made):
         runs = [learn(line, s, seed) for seed in range(s.seeds)]
-        scores = 100 * (np.array([found for found, _, _ in runs]) - zero) / (one - zero)
+        scores = np.array([found for found, _, _ in runs])
         cells = []
         for column in scores.T:
             low, high = interval(column)
