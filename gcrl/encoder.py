@@ -71,6 +71,8 @@ class Normaliser(nn.Module):
     mean: Tensor
     var: Tensor
     count: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, dim: int, clip: float = 5.0, floor: float = 1e-2) -> None:
         super().__init__()
@@ -96,9 +98,9 @@ class Normaliser(nn.Module):
         self.refresh()
 
     def refresh(self) -> None:
-        """What `forward` uses, from mean and var."""
-        self.shift = self.mean.float()
-        self.scale = (1 / self.var.sqrt().clamp(min=self.floor)).float()
+        """What `forward` uses, from mean and var; in place, as a compiled update holds on to it."""
+        self.shift.copy_(self.mean)
+        self.scale.copy_(1 / self.var.sqrt().clamp(min=self.floor))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D) in [-clip, clip]"""

@@ -20,11 +20,12 @@ import tyro
 from torch import Tensor, nn
 
 from gcrl import policy
-from gcrl.agents.agent import Agent, adam, follow, step
+from gcrl.agents.agent import Agent, follow
 from gcrl.cli import guarded, parse
 from gcrl.evaluate import interval
 from gcrl.limits import check_numbers
 from gcrl.nets import Critics
+from gcrl.optim import adam, step
 from relabel.batch import Batch, State
 from relabel.replay import Replay
 from tasks import InputError

@@ -81,13 +81,13 @@ def stack(
     """Hidden layers, each linear, dropout, norm (if there are any), ReLU, then `out` as it is.
 
     x (B, i) for all networks or (n, B, i); `heads` picks some of the n: (n, B, o). On a CPU it is one node of the graph
-    and can be differentiated once; `side_by_side`, which a GPU, the compiler and `twice` get, has no such limit.
+    and can be differentiated once; `side_by_side`, which a GPU and `twice` get, has no such limit.
     """
     layers = [*hidden, *([] if out is None else [out])]
     parts = [[p.weight for p in layers], [p.bias for p in layers], [p.weight for p in norms], [p.bias for p in norms]]
     if heads != ALL:
         parts = [[p[heads] for p in part] for part in parts]
-    if x.is_cuda or torch.compiler.is_compiling() or TWICE.get():
+    if x.is_cuda or TWICE.get():
         return side_by_side(x, parts, len(hidden), dropout)
     if not (dropout or torch.is_grad_enabled()):
         return in_pieces(x, parts, len(hidden))

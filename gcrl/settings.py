@@ -104,7 +104,7 @@ class Settings(Generic[A]):
     precision: str = "float32"
     """of matrix products; bfloat16: wide ones are rounded, where `gcrl doctor` says that this is faster"""
     compile: bool = False
-    """fuse the losses by torch.compile, on a GPU as CUDA graphs: a minute at the start that only long runs earn back"""
+    """make an update one program by torch.compile, on a GPU as CUDA graphs: slow to begin, fast afterwards"""
     runs: Path = Path("runs")
     """where the run's folder is made"""
 

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gcrl.optim import advance, parameters
+
 Surgery = Callable[[Tensor], Tensor]
 """(K, P) -> (P,)"""
 
@@ -85,7 +87,7 @@ def apply(optimizer: torch.optim.Optimizer, losses: Sequence[Tensor], surgery: S
 
     K backward passes, and K gradients in memory: cheapest where each loss comes from its own task's rows alone.
     """
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    params = parameters(optimizer)
     grads, reached = [], [False] * len(params)
     for k, loss in enumerate(losses):
         last = k == len(losses) - 1
@@ -96,4 +98,4 @@ def apply(optimizer: torch.optim.Optimizer, losses: Sequence[Tensor], surgery: S
     parts = surgery(torch.stack(grads)).split([p.numel() for p in params])
     for p, part, any_of in zip(params, parts, reached, strict=True):
         p.grad = part.view_as(p) if any_of else None  # as after a plain backward: no step where no loss reaches
-    optimizer.step()
+    advance(optimizer)

@@ -61,7 +61,7 @@ class Training:
         self.rng = np.random.default_rng(s.seed)
         self.agent = policy.make(plan, vectors)
         if s.compile:
-            self.agent.compile_losses()
+            self.agent.compile_update()
         self.steps = self.updates = self.episodes = 0
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.arrived = [deque[bool](maxlen=RECENT) for _ in plan.tasks]

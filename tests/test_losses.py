@@ -11,8 +11,9 @@ import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from gcrl.agents import AGENTS
-from gcrl.agents.agent import adam, follow, step
+from gcrl.agents.agent import follow
 from gcrl.nets import EDGE, GaussianActor
+from gcrl.optim import adam, step
 from tests.problems import SPEC, batch, settings_of
 from tests.test_store import fits
 

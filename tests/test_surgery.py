@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gcrl import surgery
-from gcrl.agents.agent import adam, step
+from gcrl.optim import adam, step
 from gcrl.surgery import SURGERIES, cagrad, pcgrad, simplex_weights
 
 every_surgery = pytest.mark.parametrize("how", SURGERIES)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, follow
+from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.reaching import Pair, Reaching, ValueSettings
 from gcrl.encoder import Spec
 from gcrl.nets import Critics
+from gcrl.optim import adam
 from relabel.batch import Batch
 from relabel.score import Scores
 
@@ -38,7 +39,6 @@ class Actionable(Reaching):
 
     Settings = ActionableSettings
     settings: ActionableSettings
-    losses = ("critic_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: ActionableSettings) -> None:
         super().__init__(spec, settings)

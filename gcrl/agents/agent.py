@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcrl.compiled import Compiled
 from gcrl.encoder import Encoder, Spec
+from gcrl.optim import parameters
 from relabel.batch import Batch, State
 from relabel.mix import Source
 from tasks.task import InputError
@@ -25,14 +27,14 @@ class Agent(nn.Module):
     """
 
     Settings: ClassVar[type[Any]]
-    losses: ClassVar[tuple[str, ...]] = ()
-    """the methods that `compile_losses` compiles"""
     offline: ClassVar[bool] = False
     """made to learn from data alone: its values may lie below the task's own"""
     discrete: ClassVar[bool] = False
     """its actions are choices: the greatest of the A numbers of an action"""
     needs_goals: ClassVar[bool] = False
     """it learns to reach goals and nothing else: a task without goals is none of its own"""
+    steady: bool = True
+    """does every update of a phase do the same, so that it can be compiled"""
     settings: Any
     optimizers: dict[str, torch.optim.Optimizer]
 
@@ -50,15 +52,13 @@ class Agent(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.updates = int(state)
 
-    def compile_losses(self, **how: Any) -> None:
-        """Have torch.compile fuse each loss, with its options `how`; on a GPU as CUDA graphs if none are given.
+    def compile_update(self, **how: Any) -> None:
+        """From now on an update is one compiled program; `how` as of `Compiled`. Raises InputError if it cannot be."""
+        self.update = Compiled(self, **how)  # type: ignore[method-assign]
 
-        Results agree but for rounding. On two CPU cores it took a minute and made no update faster (docs/results.md).
-        """
-        if not how and next(self.parameters()).is_cuda:
-            how = {"mode": "reduce-overhead"}
-        for name in self.losses:
-            setattr(self, name, torch.compile(getattr(self, name), dynamic=False, **how))
+    def phase(self) -> Hashable:
+        """What sets the next update apart from others, as far as it does other things; None: it is never compiled."""
+        return ()
 
     def draw(self, replay: Source, rng: np.random.Generator) -> Any:
         """The data one update needs."""
@@ -108,24 +108,6 @@ def only(agent: Agent, name: str) -> Iterator[None]:
     finally:
         for p in others:
             p.requires_grad = True
-
-
-def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Those that it descends in."""
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Descend `loss` in this optimizer's parameters only: no other network's gradient is computed or touched."""
-    params = parameters(optimizer)
-    for p in params:
-        p.grad = None
-    loss.backward(inputs=params)
-    optimizer.step()
-
-
-def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
 
 
 @torch.no_grad()

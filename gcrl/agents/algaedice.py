@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Drawing, Metrics, adam, follow, only, step
+from gcrl.agents.agent import Drawing, Metrics, follow, only
 from gcrl.encoder import Spec
 from gcrl.nets import Critics, GaussianActor
+from gcrl.optim import adam, step
 from relabel.batch import Batch, State
 from relabel.mix import Source
 from relabel.score import Scores
@@ -84,7 +86,6 @@ class AlgaeDICE(Drawing):
 
     Settings = AlgaeDICESettings
     settings: AlgaeDICESettings
-    losses = ("critic_loss", "actor_loss")
     offline = True
 
     def __init__(self, spec: Spec, settings: AlgaeDICESettings) -> None:
@@ -118,6 +119,10 @@ class AlgaeDICE(Drawing):
             metrics["actor_loss"] = actor_loss.detach()
         follow(list(self.target.parameters()), list(self.critic.parameters()), self.settings.tau)
         return metrics
+
+    def phase(self) -> Hashable:
+        """With the actor's step or without."""
+        return (self.updates + 1) % self.settings.delay == 0
 
     def critic_loss(self, b: Rooted) -> Tensor:
         """E[delta^2] / 2 + alpha (1 - gamma) E[nu(s0, a0)],  a0 ~ pi(.|s0), a' ~ pi(.|s'), summed over the heads"""

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Drawing, Metrics, adam, only, step
+from gcrl.agents.agent import Drawing, Metrics, only
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor, Values
+from gcrl.optim import adam, step
 from relabel.batch import Batch
 from relabel.mix import Source
 from relabel.segment import Segment
@@ -46,7 +47,6 @@ class AWR(Drawing):
 
     Settings = AWRSettings
     settings: AWRSettings
-    losses = ("value_loss", "actor_loss")
     offline = True
 
     def __init__(self, spec: Spec, settings: AWRSettings) -> None:

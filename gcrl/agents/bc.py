@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Drawing, Metrics, adam, step
+from gcrl.agents.agent import Drawing, Metrics
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor
+from gcrl.optim import adam, step
 from relabel.batch import Batch
 from relabel.mix import Source
 
@@ -27,7 +28,6 @@ class BCSettings:
 class BC(Drawing):
     Settings = BCSettings
     settings: BCSettings
-    losses = ("actor_loss",)
     offline = True
 
     def __init__(self, spec: Spec, settings: BCSettings) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, only, step
+from gcrl.agents.agent import Metrics, only
 from gcrl.agents.bestof import BestOf, BestOfSettings
 from gcrl.encoder import Spec
 from gcrl.nets import GaussianActor
+from gcrl.optim import adam, step
 from relabel.batch import Batch
 from tasks.task import InputError
 
@@ -43,7 +44,6 @@ class BEAR(BestOf):
 
     Settings = BEARSettings
     settings: BEARSettings
-    losses = ("vae_loss", "critic_loss", "constrained_loss")
     actor: GaussianActor
 
     def __init__(self, spec: Spec, settings: BEARSettings) -> None:
@@ -51,7 +51,7 @@ class BEAR(BestOf):
             raise InputError(f"--kernel {settings.kernel}: choose from {', '.join(KERNELS)}")
         super().__init__(spec, settings, GaussianActor)
         self.log_multiplier = nn.Parameter(torch.full((len(spec.bounds),), math.log(settings.multiplier)))
-        self.optimizers["multiplier"] = torch.optim.Adam([self.log_multiplier], lr=settings.multiplier_lr, fused=True)
+        self.optimizers["multiplier"] = adam([self.log_multiplier], settings.multiplier_lr)
 
     @property
     def width(self) -> int:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam
+from gcrl.agents.agent import Metrics
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.behaviour import ActionVAE
 from gcrl.encoder import Spec
+from gcrl.optim import adam
 from relabel.batch import Batch, State
 
 
@@ -38,7 +39,6 @@ class BestOf(OffPolicy):
     """
 
     settings: BestOfSettings
-    losses = ("vae_loss", "critic_loss", "actor_loss")
     offline = True
     draws: Tensor
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcrl.agents.agent import Drawing, Metrics, adam
+from gcrl.agents.agent import Drawing, Metrics
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.behaviour import FittedNormal, normal_kl
 from gcrl.encoder import Spec
 from gcrl.nets import GaussianActor
+from gcrl.optim import adam
 from relabel.batch import Batch
 
 
@@ -30,7 +31,6 @@ class BRACp(Drawing, OffPolicy):
 
     Settings = BRACSettings
     settings: BRACSettings
-    losses = ("behaviour_loss", "critic_loss", "actor_loss")
     offline = True
     actor: GaussianActor
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, step
+from gcrl.agents.agent import Metrics
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.sac import SAC, SACSettings
 from gcrl.encoder import Spec
 from gcrl.nets import log_density
+from gcrl.optim import adam, step
 from relabel.batch import Batch
 
 
@@ -48,7 +49,7 @@ class CQL(SAC):
         """E[log int exp Q - Q(s, a)], summed over the heads, of the last critic loss"""
         if settings.threshold is not None:
             self.log_weight = nn.Parameter(torch.tensor(math.log(settings.weight)))
-            self.optimizers["weight"] = torch.optim.Adam([self.log_weight], lr=settings.lr, fused=True)
+            self.optimizers["weight"] = adam([self.log_weight], settings.lr)
 
     def critic_loss(self, b: Batch) -> Tensor:
         """SAC's loss + weight E[log int exp Q(s, a') da' - Q(s, a)], summed over the heads"""

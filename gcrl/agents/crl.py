@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam
+from gcrl.agents.agent import Metrics
 from gcrl.agents.reaching import Pair, Reaching, ReachingSettings, climbing, unit_density
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
 from gcrl.nets import NOWHERE
+from gcrl.optim import adam
 from relabel.batch import Batch, State
 from relabel.score import Scores
 
@@ -57,7 +58,6 @@ class CRL(Reaching):
 
     Settings = CRLSettings
     settings: CRLSettings
-    losses = ("critic_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: CRLSettings) -> None:
         super().__init__(spec, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, follow
+from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.offpolicy import Replaying
 from gcrl.encoder import Spec
 from gcrl.nets import Choices
+from gcrl.optim import adam
 from relabel.batch import Batch, State
 
 
@@ -56,7 +58,6 @@ class Discrete(Replaying):
     """
 
     settings: DiscreteSettings
-    losses = ("critic_loss",)
     discrete = True
 
     def __init__(self, spec: Spec, settings: DiscreteSettings, n: int = 1, network: type[nn.Module] = Choices) -> None:
@@ -74,6 +75,10 @@ class Discrete(Replaying):
         if self.updates % self.settings.period == 0:
             self.advance()
         return metrics
+
+    def phase(self) -> Hashable:
+        """With the target's step or without."""
+        return (self.updates + 1) % self.settings.period == 0
 
     def advance(self) -> None:
         """The target's step."""

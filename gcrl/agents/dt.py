@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Agent, Metrics, adam, only, parameters, step
+from gcrl.agents.agent import Agent, Metrics, only
 from gcrl.encoder import Spec
 from gcrl.nets import Critics
+from gcrl.optim import adam, advance, differentiate, parameters, step
 from gcrl.transformer import Transformer
 from relabel.batch import State
 from relabel.mix import Mixed, Source
@@ -77,7 +78,6 @@ class DT(Agent):
 
     Settings = DTSettings
     settings: DTSettings
-    losses = ("action_loss", "reward_loss")
     offline = True
     best: Tensor
     scale: Tensor
@@ -117,10 +117,9 @@ class DT(Agent):
         s, optimizer = self.settings, self.optimizers["actor"]
         with only(self, "actor"):
             loss = self.action_loss(data)
-        optimizer.zero_grad()
-        loss.backward(inputs=parameters(optimizer))
+        differentiate(optimizer, loss)
         norm = nn.utils.clip_grad_norm_(parameters(optimizer), s.clip_norm)
-        optimizer.step()
+        advance(optimizer)
         metrics = {"action_loss": loss.detach(), "gradient": norm.detach()}
         if s.returns:
             with only(self, "reward"):

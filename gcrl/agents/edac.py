@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,6 @@ class EDACSettings(SACNSettings):
 class EDAC(SACN):
     Settings = EDACSettings
     settings: EDACSettings
-    losses: ClassVar[tuple[str, ...]] = ("soft_loss",)  # the compiler differentiates once
 
     def critic_loss(self, b: Batch) -> Tensor:
         """SAC's loss + eta E[sum_{i != j} <g_i, g_j>] / (N - 1),  g_i = grad_a Q_i(s, a) / |grad_a Q_i(s, a)|"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from gcrl.agents.agent import follow
 from gcrl.agents.discrete import DiscreteSettings
 from gcrl.agents.dqn import DQN
+from gcrl.optim import forget
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,15 @@ class FQI(DQN):
         q: Tensor = self.target(x).mean(0)
         return q
 
+    def phase(self) -> Hashable:
+        """Of a regression, or its end; None: that begins anew."""
+        ends = super().phase()
+        return None if ends and self.settings.anew else ends
+
     def advance(self) -> None:
         """Q_k <- Q; with `anew` Q begins from nothing."""
         follow(self.pair[0], self.pair[1], self.settings.tau)
         if self.settings.anew:
             fresh = FQI(self.spec, self.settings)
             self.critic.load_state_dict(fresh.critic.state_dict())
-            self.optimizers["critic"].state.clear()
+            forget(self.optimizers["critic"])

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam
+from gcrl.agents.agent import Metrics
 from gcrl.agents.reaching import Reaching, ReachingSettings
 from gcrl.encoder import Spec
+from gcrl.optim import adam
 from relabel.batch import Batch
 from relabel.mix import Source
 
@@ -17,7 +18,6 @@ class GCBC(Reaching):
     """On data alone this is GCBC; with episodes that the policy collects while it learns it is GCSL."""
 
     Settings = ReachingSettings
-    losses = ("actor_loss",)
 
     def __init__(self, spec: Spec, settings: ReachingSettings) -> None:
         super().__init__(spec, settings)

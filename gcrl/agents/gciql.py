@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, follow
+from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.offline import expectile
 from gcrl.agents.reaching import Pair, Reaching, ValueSettings, climbing, unit_density, weight
 from gcrl.encoder import Spec
 from gcrl.nets import Critics, Values
+from gcrl.optim import adam
 from relabel.batch import Batch
 from relabel.score import Scores
 from tasks.task import InputError
@@ -32,7 +33,6 @@ class GCIQLSettings(ValueSettings):
 class GCIQL(Reaching):
     Settings = GCIQLSettings
     settings: GCIQLSettings
-    losses = ("value_loss", "critic_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: GCIQLSettings) -> None:
         super().__init__(spec, settings)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, follow
+from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.reaching import Pair, Reaching, ValueSettings, weight
 from gcrl.encoder import Spec
 from gcrl.nets import Values
+from gcrl.optim import adam
 from relabel.batch import Batch
 
 
@@ -28,7 +29,6 @@ class GCIVL(Reaching):
 
     Settings = GCIVLSettings
     settings: GCIVLSettings
-    losses = ("value_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: GCIVLSettings) -> None:
         super().__init__(spec, settings)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, follow
+from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.reaching import Ahead, Reaching, ValueSettings, unit_density, weight
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
 from gcrl.nets import NOWHERE, Actor, Alone, Values, network
+from gcrl.optim import adam
 from relabel.batch import Batch, State
 from relabel.mix import Source
 from relabel.subgoal import Onward
@@ -67,7 +68,6 @@ class HIQL(Reaching):
 
     Settings = HIQLSettings
     settings: HIQLSettings
-    losses = ("value_loss", "low_loss", "high_loss")
 
     def __init__(self, spec: Spec, settings: HIQLSettings) -> None:
         super().__init__(spec, settings)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcrl.agents.agent import Metrics, adam
+from gcrl.agents.agent import Metrics
 from gcrl.agents.offline import OfflineSettings, expectile
 from gcrl.agents.weighted import Weighted
 from gcrl.encoder import Spec
 from gcrl.nets import Values
+from gcrl.optim import adam, forget
 from relabel.batch import Batch
 
 
@@ -33,7 +34,6 @@ class IQL(Weighted):
 
     Settings = IQLSettings
     settings: IQLSettings
-    losses = ("value_loss", "critic_loss", "actor_loss")  # one more
 
     def __init__(self, spec: Spec, settings: IQLSettings) -> None:
         super().__init__(spec, settings)
@@ -90,4 +90,4 @@ class IQL(Weighted):
     def renew(self) -> None:
         super().renew()
         self.v.load_state_dict(self._values().state_dict())
-        self.optimizers["value"].state.clear()
+        forget(self.optimizers["value"])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gcrl import surgery
-from gcrl.agents.agent import Agent, Metrics, adam, follow, only, step
+from gcrl.agents.agent import Agent, Metrics, follow, only
 from gcrl.bodies import tie_of
 from gcrl.encoder import Spec
 from gcrl.nets import Critics
+from gcrl.optim import adam, forget, step
 from relabel.batch import Batch
 from relabel.mix import Source
 from relabel.score import Scores
@@ -72,6 +73,7 @@ class Replaying(Agent):
     def __init__(self, spec: Spec, settings: Any) -> None:
         super().__init__(spec, settings)
         self.register_buffer("bounds", torch.tensor(spec.bounds), persistent=False)
+        self.steady = getattr(settings, "surgery", "none") == "none" or len(spec.bounds) == 1
 
     def draw(self, replay: Source, rng: np.random.Generator) -> Batch:
         return replay.sample(rng, self.settings.batch, scores=Scores(self.value, self.ahead))
@@ -119,7 +121,6 @@ class OffPolicy(Replaying):
     """Actor-critic on replayed transitions; a subclass says what its actor is and writes the two losses."""
 
     settings: OffPolicySettings
-    losses: ClassVar[tuple[str, ...]] = ("critic_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: OffPolicySettings, actor: type[nn.Module]) -> None:
         super().__init__(spec, settings)
@@ -150,13 +151,18 @@ class OffPolicy(Replaying):
             self.renew()
         return metrics
 
+    def phase(self) -> Hashable:
+        """With the actor's step or without; None: new networks."""
+        s, n = self.settings, self.updates + 1
+        return None if s.reset_every and n % s.reset_every == 0 else n % s.delay == 0
+
     def renew(self) -> None:
         """New weights for actor and critics, and their optimizers at their start; what was seen stays normalised."""
         fresh = type(self)(self.spec, self.settings)  # type: ignore[call-arg]  # a subclass knows its actor
         for name in ("actor", "critic", "target"):
             getattr(self, name).load_state_dict(getattr(fresh, name).state_dict())
         for name in ("actor", "critic"):
-            self.optimizers[name].state.clear()
+            forget(self.optimizers[name])
 
     def improve(self, b: Batch) -> Metrics:
         """The actor's step."""

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, only, step
+from gcrl.agents.agent import Metrics, only
 from gcrl.agents.quasimetric import IQE
 from gcrl.agents.reaching import Reaching, ReachingSettings, climbing, unit_density, weight
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
 from gcrl.nets import NOWHERE, Alone
+from gcrl.optim import adam, step
 from relabel.batch import Batch, State
 from relabel.mix import Source
 from relabel.subgoal import Onward
@@ -60,7 +61,6 @@ class QRL(Reaching):
 
     Settings = QRLSettings
     settings: QRLSettings
-    losses = ("metric_loss", "actor_loss")
 
     def __init__(self, spec: Spec, settings: QRLSettings) -> None:
         super().__init__(spec, settings)
@@ -78,7 +78,7 @@ class QRL(Reaching):
         self.optimizers = {
             "value": adam(nn.ModuleList((self.phi, self.psi, self.dynamics, self.d, self.encode)), s.lr),
             "actor": adam(self.actor, s.lr),
-            "multiplier": torch.optim.Adam([self.log_multiplier], lr=s.lr, fused=True),
+            "multiplier": adam([self.log_multiplier], s.lr),
         }
 
     def draw(self, replay: Source, rng: Any) -> Data:

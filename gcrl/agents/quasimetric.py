@@ -39,13 +39,10 @@ def borders(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     counts = x < y
     left, right = counts.clone(), counts
     xs, ys = torch.cat((x, x), 1), torch.cat((y, y), 1)
-    before = torch.empty_like(counts)
     for r in range(1, k):
         x_, y_ = xs[:, r : r + k], ys[:, r : r + k]  # another interval of the same component; the last r come before
-        torch.lt(x_[:, : k - r], x[:, : k - r], out=before[:, : k - r])
-        torch.le(x_[:, k - r :], x[:, k - r :], out=before[:, k - r :])
+        before = torch.cat((x_[:, : k - r] < x[:, : k - r], x_[:, k - r :] <= x[:, k - r :]), 1)
         left &= ~(before & (x < y_))
-        torch.gt(y_[:, : k - r], y[:, : k - r], out=before[:, : k - r])
-        torch.ge(y_[:, k - r :], y[:, k - r :], out=before[:, k - r :])
+        before = torch.cat((y_[:, : k - r] > y[:, : k - r], y_[:, k - r :] >= y[:, k - r :]), 1)
         right &= ~(before & (x_ < y))
     return left.to(x.dtype), right.to(x.dtype)

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gcrl.agents.agent import Agent, only, step
+from gcrl.agents.agent import Agent, only
 from gcrl.agents.offline import expectile
 from gcrl.encoder import Spec
 from gcrl.nets import Actor, normal_density
+from gcrl.optim import step
 from relabel.batch import Batch, State
 from relabel.goals import Strategy, parse
 from relabel.mix import Source

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Drawing, Metrics, step
+from gcrl.agents.agent import Drawing, Metrics
 from gcrl.agents.offpolicy import OffPolicy, OffPolicySettings
 from gcrl.encoder import Spec
 from gcrl.nets import GaussianActor
+from gcrl.optim import adam, step
 from relabel.batch import Batch
 
 
@@ -29,14 +29,13 @@ class SAC(Drawing, OffPolicy):
 
     Settings = SACSettings
     settings: SACSettings
-    losses: ClassVar[tuple[str, ...]] = ("critic_loss", "soft_loss")
     actor: GaussianActor
 
     def __init__(self, spec: Spec, settings: SACSettings) -> None:
         super().__init__(spec, settings, GaussianActor)
         self.log_alpha = nn.Parameter(torch.full((len(spec.bounds),), math.log(settings.alpha)))
         self.entropy = -float(spec.action_dim) if settings.entropy is None else settings.entropy
-        self.optimizers["alpha"] = torch.optim.Adam([self.log_alpha], lr=settings.lr, fused=True)
+        self.optimizers["alpha"] = adam([self.log_alpha], settings.lr)
 
     def critic_loss(self, b: Batch) -> Tensor:
         """E[(r + gamma (min Q'(s', a') - alpha log pi(a'|s')) - Q(s, a))^2],  a' ~ pi(.|s'), summed over the heads"""

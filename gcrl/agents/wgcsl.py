@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcrl.agents.agent import Metrics, adam, follow
+from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.reaching import Ahead, Reaching, ValueSettings
 from gcrl.encoder import Spec
 from gcrl.nets import Critics
+from gcrl.optim import adam
 from relabel.batch import Batch
 from relabel.mix import Source
 from relabel.score import Scores
@@ -54,7 +55,6 @@ class WGCSL(Reaching):
 
     Settings = WGCSLSettings
     settings: WGCSLSettings
-    losses = ("critic_loss", "actor_loss")
     advantages: Tensor
     bounds: Tensor
 
@@ -67,6 +67,7 @@ class WGCSL(Reaching):
         self.critic = Critics(1, self.encode.dim + spec.action_dim, s.hidden, s.layer_norm)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.pair: tuple[list[Tensor], ...] = [*self.target.parameters()], [*self.critic.parameters()]
+        self.steady = "best" not in self.kinds  # a percentile that rises from update to update
         self.register_buffer("advantages", torch.zeros(s.window))
         self.register_buffer("bounds", torch.tensor(spec.bounds), persistent=False)
         self.optimizers = {

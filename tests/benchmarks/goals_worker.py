@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def rows() -> dict[str, np.ndarray]:
     return found
 
 
-def ours(name: str) -> Callable[[], Any]:
+def ours(name: str, compiled: bool = False) -> Callable[[], Any]:
     """The agent's update of one draw."""
     import torch
 
@@ -48,6 +49,8 @@ def ours(name: str) -> Callable[[], Any]:
     actor = value._replace(goal=b["actor_goal"])
     way = Onward(*actor, ones.long(), ones, b["way"], b["way_goal"], b["near_goal"])
     data: Any = {"gcbc": actor, "hiql": Ahead(value, way)}.get(name, Pair(value, actor))
+    if compiled:
+        agent.compile_update()
     return lambda: agent.update(data)
 
 
@@ -186,7 +189,7 @@ def jaxs(name: str) -> Callable[[], Any]:
 def main(who: str, name: str) -> None:
     if hasattr(os, "sched_setaffinity"):  # XLA takes every core that it may
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    serve(lambda: {"ours": ours, "jax": jaxs}[who](name))
+    serve(lambda: {"ours": ours, "ours, compiled": partial(ours, compiled=True), "jax": jaxs}[who](name))
 
 
 if __name__ == "__main__":

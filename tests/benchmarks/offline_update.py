@@ -25,9 +25,10 @@ from tests.benchmarks.offline_worker import ROOT
 from tests.benchmarks.update import spread
 
 ROUNDED = {"ours, bfloat16": "ours, bfloat16"} if can_round() else {}
+OTHERS = {"ours, compiled": "ours, compiled", **ROUNDED, "plain": "plain", "d3rlpy": "d3rlpy"}
 SIDES = {
-    "cql": {"ours": "ours", "ours, gradient of all": "ours, all", **ROUNDED, "plain": "plain", "d3rlpy": "d3rlpy"},
-    "iql": {"ours": "ours", **ROUNDED, "plain": "plain", "d3rlpy": "d3rlpy"},
+    "cql": {"ours": "ours", "ours, gradient of all": "ours, all", **OTHERS},
+    "iql": {"ours": "ours", **OTHERS},
 }
 """Per algorithm, what it is called here and in offline_worker.py."""
 

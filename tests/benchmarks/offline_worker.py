@@ -84,6 +84,8 @@ def side(who: str, name: str) -> Callable[[], Any]:
 
     machine.prepare(1, "bfloat16" if "bfloat16" in who else "float32")  # as its own training runs
     agent, data = ours(name, **({"through": 0} if who == "ours, all" else {}))
+    if "compiled" in who:
+        agent.compile_update()
     return lambda: agent.update(data)
 
 

@@ -78,7 +78,7 @@ def floor() -> Run:
     return run
 
 
-def ours(transitions: int, layer_norm: bool, draw: bool) -> Run:
+def ours(transitions: int, layer_norm: bool, draw: bool, compiled: bool = False) -> Run:
     """Our SAC; without `draw` on one batch again and again."""
     from gcrl.agents import AGENTS
     from gcrl.encoder import Spec
@@ -112,6 +112,8 @@ def ours(transitions: int, layer_norm: bool, draw: bool) -> Run:
     settings = kind.Settings(batch=BATCH, hidden=HIDDEN, critics=CRITICS, layer_norm=layer_norm)
     agent = kind(Spec.of([task], GAMMA), settings)
     batch = agent.draw(replay, rng)
+    if compiled:
+        agent.compile_update()
 
     def run(n: int) -> None:
         for _ in range(n):
@@ -163,13 +165,16 @@ class Side:
 
 
 def sides(transitions: int) -> list[Side]:
-    flat = {"layer_norm": False}
+    flat: dict[str, Any] = {"layer_norm": False}
     return [
         Side("floor", floor),
         Side("ours", partial(ours, transitions, draw=False, **flat)),
         Side("ours, draw", partial(ours, transitions, draw=True, **flat)),
         Side("ours, layer norm", partial(ours, transitions, draw=False, layer_norm=True)),
         Side("ours, layer norm, draw", partial(ours, transitions, draw=True, layer_norm=True)),
+        Side("ours, compiled", partial(ours, transitions, draw=False, compiled=True, **flat)),
+        Side("ours, compiled, draw", partial(ours, transitions, draw=True, compiled=True, **flat)),
+        Side("ours, compiled, layer norm, draw", partial(ours, transitions, draw=True, compiled=True, layer_norm=True)),
         *([Side("ours, bfloat16", partial(ours, transitions, draw=False, **flat))] if can_round() else []),
         *([Side("ours, bfloat16, draw", partial(ours, transitions, draw=True, **flat))] if can_round() else []),
         Side("sb3, draw", partial(theirs, "stable_baselines3", transitions, True)),
@@ -181,13 +186,18 @@ def sides(transitions: int) -> list[Side]:
 RATIOS = [
     ("ours", "floor"),
     ("ours, layer norm", "floor"),
+    ("ours, compiled", "floor"),
     ("ours, bfloat16", "floor"),
     ("sb3, draw", "ours, draw"),
     ("sb3, draw", "ours, layer norm, draw"),
+    ("sb3, draw", "ours, compiled, draw"),
+    ("sb3, draw", "ours, compiled, layer norm, draw"),
     ("sb3, draw", "ours, bfloat16, draw"),
     ("sbx, draw, all in a call", "ours, draw"),
     ("sbx, draw, all in a call", "ours, layer norm, draw"),
     ("sbx, draw, one a call", "ours, draw"),
+    ("sbx, draw, all in a call", "ours, compiled, draw"),
+    ("sbx, draw, one a call", "ours, compiled, draw"),
     ("sbx, draw, all in a call", "ours, bfloat16, draw"),
     ("sbx, draw, one a call", "ours, bfloat16, draw"),
 ]

@@ -1,0 +1,80 @@
+"""Steps of Adam, by torch's fused kernel; written out where they become part of a compiled update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WRITTEN_OUT = ContextVar("written_out", default=False)
+
+
+def adam(of: nn.Module | Iterable[Tensor], lr: float) -> torch.optim.Adam:
+    """Adam for the parameters of a network, or for these."""
+    return torch.optim.Adam(of.parameters() if isinstance(of, nn.Module) else of, lr=lr, fused=True)
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Those that it descends in."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Descend `loss` in this optimizer's parameters only: no other network's gradient is computed or touched."""
+    differentiate(optimizer, loss)
+    advance(optimizer)
+
+
+def differentiate(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """The gradients of `loss` in this optimizer's parameters."""
+    params = parameters(optimizer)
+    for p in params:
+        p.grad = None
+    loss.backward(inputs=params)
+
+
+def advance(optimizer: torch.optim.Optimizer) -> None:
+    """One step along the gradients that are there."""
+    if not WRITTEN_OUT.get():
+        optimizer.step()
+        return
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    adam_step(p, p.grad, optimizer.state[p], group)
+
+
+def adam_step(p: Tensor, g: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
+
+    Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1); AdamW shrinks p by lr times its decay first (1711.05101).
+    """
+    (b1, b2), lr = group["betas"], group["lr"]
+    if group.get("decoupled_weight_decay"):
+        p.mul_(1 - lr * group["weight_decay"])
+    t, m, v = state["step"].add_(1), state["exp_avg"], state["exp_avg_sq"]
+    m.lerp_(g, 1 - b1)
+    v.mul_(b2).addcmul_(g, g, value=1 - b2)
+    p.sub_(lr / (1 - b1**t) * m / ((v / (1 - b2**t)).sqrt() + group["eps"]))
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Back to its start, in place, as a compiled update holds on to these tensors."""
+    for state in optimizer.state.values():
+        for x in state.values():
+            x.zero_()
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Steps inside are sums and products that a compiler can fuse; the state must be there already."""
+    token = WRITTEN_OUT.set(True)
+    try:
+        yield
+    finally:
+        WRITTEN_OUT.reset(token)
