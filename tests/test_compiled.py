@@ -1,0 +1,86 @@
+"""A compiled update is the update: the same numbers but for rounding, phases, resets and a resume included."""
+
+import pytest
+import torch
+
+from gcrl import compiled
+from gcrl.agents import AGENTS
+from gcrl.agents.agent import load_optimizer_state, optimizer_state
+from gcrl.compiled import slots
+from tasks.task import InputError
+from tests.test_agents import ONLINE, SLOW, data_of, fresh
+
+STEADY = [name for name in AGENTS if name != "wgcsl"]
+
+
+def same(agents, rows, updates, tolerance=1e-3):
+    """Agents that learn from the same rows come to the same weights, metrics and optimizer states."""
+    for seed in range(updates):
+        if seed == 3:  # what is seen in between changes what the program reads
+            for agent in agents:
+                agent.encode.obs.observe(torch.arange(4.0)[:, None].expand(-1, agent.spec.obs_dim))
+        found = []
+        for agent, b in zip(agents, rows, strict=True):
+            torch.manual_seed(seed)
+            found.append(agent.update(b))
+        torch.testing.assert_close(found[0], found[1], rtol=tolerance, atol=1e-4)
+        assert agents[0].updates == agents[1].updates == seed + 1
+    for p, q in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=3e-4)  # where a gradient is 0 but for rounding Adam moves
+    torch.testing.assert_close(*map(optimizer_state, agents), rtol=tolerance, atol=1e-4)
+
+
+def pair(name, backend, **wanted):
+    """The same agent twice, the second compiled, and what each draws."""
+    agents = [fresh(name, "two tasks", dropout=0.0, batch=30, **wanted) for _ in range(2)]
+    agents[1].compile_update(**backend)
+    return agents, [data_of(agent, "two tasks")[0] for agent in agents]
+
+
+@pytest.mark.parametrize("name", [a if a in (*ONLINE, "cql", "iql") else pytest.param(a, marks=SLOW) for a in STEADY])
+def test_it_is_the_update(name):
+    """Traced as for the compiler, but run by torch: the program is what is tested here."""
+    same(*pair(name, {"backend": "aot_eager"}), 5)
+
+
+def test_it_knows_the_phases():
+    """The actor moves with every second update, and after the fourth there are new networks; neither is traced anew."""
+    agents, rows = pair("td3", {"backend": "aot_eager"}, delay=2, reset_every=4)
+    same(agents, rows, 7)
+    assert len(agents[1].update.programs) == 2
+
+
+def test_going_on_elsewhere_is_going_on():
+    """Tracing leaves nothing behind: who is brought to a compiled agent's state goes on to the same bits."""
+    agents, (b, _) = pair("sac", {"backend": "aot_eager"})
+    agents[0].compile_update(backend="aot_eager")
+    one, other = agents
+    for seed in range(2):
+        torch.manual_seed(seed)
+        one.update(b)
+    other.load_state_dict(one.state_dict())
+    load_optimizer_state(other, optimizer_state(one))
+    for agent in agents:
+        torch.manual_seed(9)
+        for _ in range(2):
+            agent.update(b)
+    assert one.updates == other.updates == 4
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(slots(one), slots(other), strict=True))
+
+
+@SLOW
+@pytest.mark.skipif(not compiled.has_compiler(), reason="it needs a C++ compiler")
+@pytest.mark.parametrize("name", ["sac", "iql", "hiql", "dt"])
+def test_the_real_compiler(name):
+    same(*pair(name, {}), 5)
+
+
+def test_what_cannot_be_compiled(monkeypatch):
+    with pytest.raises(InputError, match="--compile: updates of wgcsl"):
+        fresh("wgcsl", "two tasks").compile_update()
+    with pytest.raises(InputError, match="--compile: updates of sac"):
+        fresh("sac", "two tasks", surgery="pcgrad").compile_update()
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    with pytest.raises(InputError, match="no C\\+\\+ compiler here"):
+        fresh("sac", "two tasks").compile_update()
