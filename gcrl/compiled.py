@@ -19,8 +19,9 @@ from tasks.task import InputError
 if TYPE_CHECKING:
     from gcrl.agents.agent import Agent, Metrics
 
-EXACT = {"fallback_random": True}
-"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn."""
+OPTIONS = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn; and what a program is for is
+looked up here, by phase and shapes."""
 
 
 class Compiled:
@@ -42,7 +43,7 @@ class Compiled:
         if not (how or on_gpu or has_compiler()):
             raise InputError("--compile: no C++ compiler here, install g++ or clang++, or leave it out")
         self.agent, self.plain = agent, agent.update
-        self.how = how or {"options": EXACT | ({"triton.cudagraphs": True} if on_gpu else {})}
+        self.how = how or {"options": OPTIONS | ({"triton.cudagraphs": True} if on_gpu else {})}
         self.programs: dict[Hashable, tuple[Callable[..., list[Tensor]], list[str]]] = {}
 
     def __call__(self, data: Any) -> Metrics:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -44,23 +45,28 @@ def advance(optimizer: torch.optim.Optimizer) -> None:
         return
     with torch.no_grad():
         for group in optimizer.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    adam_step(p, p.grad, optimizer.state[p], group)
+            adam_step([p for p in group["params"] if p.grad is not None], optimizer.state, group)
 
 
-def adam_step(p: Tensor, g: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+def adam_step(params: list[Tensor], states: Mapping[Tensor, dict[str, Tensor]], group: dict[str, Any]) -> None:
     """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 
     Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1); AdamW shrinks p by lr times its decay first (1711.05101).
+    All have made the same number t of steps. b^t is exp(t log b), which the compiler keeps, where it would compute a
+    power again for every few numbers.
     """
     (b1, b2), lr = group["betas"], group["lr"]
-    if group.get("decoupled_weight_decay"):
-        p.mul_(1 - lr * group["weight_decay"])
-    t, m, v = state["step"].add_(1), state["exp_avg"], state["exp_avg_sq"]
-    m.lerp_(g, 1 - b1)
-    v.mul_(b2).addcmul_(g, g, value=1 - b2)
-    p.sub_(lr / (1 - b1**t) * m / ((v / (1 - b2**t)).sqrt() + group["eps"]))
+    for p in params:
+        states[p]["step"].add_(1)
+    t = states[params[0]]["step"]
+    rate, root = lr / (1 - (t * math.log(b1)).exp()), (1 - (t * math.log(b2)).exp()).rsqrt()
+    for p in params:
+        m, v, g = states[p]["exp_avg"], states[p]["exp_avg_sq"], p.grad
+        if group.get("decoupled_weight_decay"):
+            p.mul_(1 - lr * group["weight_decay"])
+        m.lerp_(g, 1 - b1)
+        v.mul_(b2).addcmul_(g, g, value=1 - b2)
+        p.sub_(rate * m / (v.sqrt() * root + group["eps"]))
 
 
 def forget(optimizer: torch.optim.Optimizer) -> None:

@@ -30,7 +30,7 @@ class Settings:
 
     jax: str = sys.executable
     """the python of the environment that has jax and optax"""
-    agents: tuple[str, ...] = ("gcbc", "gcivl", "gciql", "crl", "hiql")
+    agents: tuple[str, ...] = ("gcbc", "gcivl", "gciql", "crl", "qrl", "hiql")
     rounds: int = 15
     milliseconds: float = 400.0
     """about how long each side works in a round"""

@@ -17,6 +17,7 @@ import numpy as np
 from tests.benchmarks.turns import serve
 
 OBS, ACTION, BATCH, HIDDEN, GAMMA, LATENT, REP, LR, TAU = 28, 5, 256, (256, 256, 256), 0.99, 256, 10, 3e-4, 0.005
+INTERVALS = 8
 
 
 def rows() -> dict[str, np.ndarray]:
@@ -35,6 +36,7 @@ def ours(name: str, compiled: bool = False) -> Callable[[], Any]:
 
     from gcrl import machine
     from gcrl.agents import AGENTS
+    from gcrl.agents.qrl import Data
     from gcrl.agents.reaching import Ahead, Pair
     from gcrl.encoder import Spec
     from relabel.batch import Batch
@@ -48,7 +50,8 @@ def ours(name: str, compiled: bool = False) -> Callable[[], Any]:
     value = Batch(b["obs"], b["action"], b["reward"], GAMMA * ones, b["next_obs"], b["goal"], task)
     actor = value._replace(goal=b["actor_goal"])
     way = Onward(*actor, ones.long(), ones, b["way"], b["way_goal"], b["near_goal"])
-    data: Any = {"gcbc": actor, "hiql": Ahead(value, way)}.get(name, Pair(value, actor))
+    first = Onward(*value, ones.long(), ones, b["way"], b["way_goal"], b["near_goal"])
+    data: Any = {"gcbc": actor, "hiql": Ahead(value, way), "qrl": Data(first, actor)}.get(name, Pair(value, actor))
     if compiled:
         agent.compile_update()
     return lambda: agent.update(data)
@@ -155,11 +158,42 @@ def jaxs(name: str) -> Callable[[], Any]:
         high = (w * far(fixed(rep(p, s, b["way_goal"])), mlp(p["high"], s, ga))).mean()
         return value + low + high
 
+    def qrl(p: Any, t: Any) -> Any:
+        def d(q: Any, x: Any, y: Any) -> Any:
+            """Length of the union of the intervals [x, y] of a component, by their sorted ends; lerp of mean and max."""
+            x, y = (z.reshape(*z.shape[:-1], -1, INTERVALS) for z in (x, y))
+            ends, real = jnp.concatenate((x, y), -1), x < y
+            order = jnp.argsort(ends, -1)
+            step = jnp.take_along_axis(jnp.concatenate((1 * real, -1 * real), -1), order, -1)
+            ends = jnp.take_along_axis(ends, order, -1)
+            inside = step.cumsum(-1)[..., :-1] > 0
+            lengths = (inside * (ends[..., 1:] - ends[..., :-1])).sum(-1)
+            share = jax.nn.sigmoid(q["mix"])
+            return share * lengths.mean(-1) + (1 - share) * lengths.max(-1)
+
+        z, z_, w = (mlp(p["phi"], x) for x in (s, s_, g))
+        excess = (jax.nn.relu(d(p, z, z_) - 1) ** 2).mean()
+        guess = z + mlp(p["dynamics"], z, a)
+        follows = (d(p, z_, guess) + d(p, guess, z_)).mean() / 2
+        value = (100 * jax.nn.softplus(5 - d(p, z, w) / 100)).mean() + fixed(jnp.exp(p["multiplier"])) * excess
+        multiplier = jnp.exp(p["multiplier"]) * (0.05 - fixed(excess))
+        still, mean = fixed(p), pi(p, s, ga)
+        z = mlp(still["phi"], s)
+        q = -d(still, z + mlp(still["dynamics"], z, mean), mlp(still["phi"], ga))
+        return value + follows + multiplier + climbing(q) + 0.0003 * far(a, mean).mean()
+
     networks: dict[str, Any] = {
         "gcbc": {"actor": actor},
         "gcivl": {"actor": actor, "v": net(2 * OBS, 1, 2)},
         "gciql": {"actor": actor, "v": net(2 * OBS, 1), "critic": net(2 * OBS + ACTION, 1, 2)},
         "crl": {"actor": actor, "phi": net(OBS + ACTION, LATENT, 2), "psi": net(OBS, LATENT, 2)},
+        "qrl": {
+            "actor": actor,
+            "phi": net(OBS, LATENT),
+            "dynamics": net(LATENT + ACTION, LATENT),
+            "mix": jnp.zeros(()),
+            "multiplier": jnp.zeros(()),
+        },
         "hiql": {
             "actor": net(OBS + REP, ACTION, norm=False),
             "high": net(2 * OBS, REP, norm=False),
@@ -167,7 +201,7 @@ def jaxs(name: str) -> Callable[[], Any]:
             "v": net(OBS + REP, 1, 2),
         },
     }
-    loss = {"gcbc": gcbc, "gcivl": gcivl, "gciql": gciql, "crl": crl, "hiql": hiql}[name]
+    loss = {"gcbc": gcbc, "gcivl": gcivl, "gciql": gciql, "crl": crl, "qrl": qrl, "hiql": hiql}[name]
     slow = {"gcivl": ("v",), "gciql": ("critic",), "hiql": ("rep", "v")}.get(name, ())
     adam = optax.adam(LR)
 
