@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gcrl.agents.agent import Agent, Metrics
 
 OPTIONS = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn; and what a program is for is
-looked up here, by phase and shapes."""
+"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn; and it need not look whether
+its program is the right one, as that is looked up here."""
 
 
 class Compiled:

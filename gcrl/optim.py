@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def advance(optimizer: torch.optim.Optimizer) -> None:
             adam_step([p for p in group["params"] if p.grad is not None], optimizer.state, group)
 
 
-def adam_step(params: list[Tensor], states: Mapping[Tensor, dict[str, Tensor]], group: dict[str, Any]) -> None:
+def adam_step(params: list[Tensor], states: Mapping[Any, dict[str, Tensor]], group: dict[str, Any]) -> None:
     """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 
     Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1); AdamW shrinks p by lr times its decay first (1711.05101).
@@ -61,7 +61,7 @@ def adam_step(params: list[Tensor], states: Mapping[Tensor, dict[str, Tensor]], 
     t = states[params[0]]["step"]
     rate, root = lr / (1 - (t * math.log(b1)).exp()), (1 - (t * math.log(b2)).exp()).rsqrt()
     for p in params:
-        m, v, g = states[p]["exp_avg"], states[p]["exp_avg_sq"], p.grad
+        m, v, g = states[p]["exp_avg"], states[p]["exp_avg_sq"], cast(Tensor, p.grad)
         if group.get("decoupled_weight_decay"):
             p.mul_(1 - lr * group["weight_decay"])
         m.lerp_(g, 1 - b1)

@@ -160,7 +160,7 @@ def jaxs(name: str) -> Callable[[], Any]:
 
     def qrl(p: Any, t: Any) -> Any:
         def d(q: Any, x: Any, y: Any) -> Any:
-            """Length of the union of the intervals [x, y] of a component, by their sorted ends; lerp of mean and max."""
+            """Length of the union of the intervals [x, y] of a component, by sorting; mean and max mixed."""
             x, y = (z.reshape(*z.shape[:-1], -1, INTERVALS) for z in (x, y))
             ends, real = jnp.concatenate((x, y), -1), x < y
             order = jnp.argsort(ends, -1)
