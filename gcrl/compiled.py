@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gcrl.agents.agent import Agent, Metrics
 
 OPTIONS = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn; and it need not look whether
+"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn; and it need not ask whether
 its program is the right one, as that is looked up here."""
 
 

@@ -29,11 +29,13 @@ class IQE(nn.Module):
         return torch.lerp(lengths.amax(-1), lengths.mean(-1), torch.sigmoid(self.alpha))
 
 
+@torch.library.custom_op("gcrl::borders", mutates_args=())
 def borders(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """1 where x, and where y, is an end of the union of the intervals [x, y], else 0: (B, k, C) each.
 
     Then the union is as long as sum_i y_i right_i - x_i left_i, and so its slope is known without sorting, which costs
-    five times as much. An end is none if it lies inside another interval; of equal ends the first counts.
+    five times as much. An end is none if it lies inside another interval; of equal ends the first counts. To a compiler
+    it is one operation: as a fused loop it would take ten times as long.
     """
     k = x.shape[1]
     counts = x < y
@@ -46,3 +48,8 @@ def borders(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         before = torch.cat((y_[:, : k - r] > y[:, : k - r], y_[:, k - r :] >= y[:, k - r :]), 1)
         right &= ~(before & (x_ < y))
     return left.to(x.dtype), right.to(x.dtype)
+
+
+@borders.register_fake
+def _(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
