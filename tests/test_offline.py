@@ -26,6 +26,7 @@ SPECIAL: dict[str, dict[str, object]] = {
     "awr": {"temperature": 0.1, "trace": 0.5, "batch": 16, "length": 8},  # far from the end advantages are small
     "dt": {"batch": 64},
     "bear": {"multiplier_lr": 0.03},
+    "edac": {"critics": 20},  # with ten one place comes and goes, on some processors at the end too
     "td3bc": {"delay": 1},
     "uwac": {"delay": 1},
     "rebrac": {"actor_weight": 0.5},
@@ -73,7 +74,7 @@ def right(agent):
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_an_ensemble_finds_it_where_its_critics_differ(name):
     """In the wide corridor, whose trap lies beside the way. Imitation and a single critic miss it."""
-    assert right(trained(name, task=WIDE)) == Corridor.N - 1
+    assert right(trained(name, task=WIDE, **SPECIAL.get(name, {}))) == Corridor.N - 1
     for other in ("bc", "ddpg"):
         assert right(trained(other, task=WIDE, layer_norm=False, clip_target=False)) < Corridor.N - 1
 
