@@ -13,7 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -165,42 +165,33 @@ class Side:
 
 
 def sides(transitions: int) -> list[Side]:
-    flat: dict[str, Any] = {"layer_norm": False}
+    flat = partial(ours, transitions, layer_norm=False)
+    norm = partial(ours, transitions, layer_norm=True)
+    chosen = [Side("floor", floor)]
+    for how in ("", ", compiled", *((", bfloat16", ", compiled, bfloat16") if can_round() else ())):
+        compiled = "compiled" in how
+        chosen += [
+            Side(f"ours{how}", partial(flat, draw=False, compiled=compiled)),
+            Side(f"ours{how}, draw", partial(flat, draw=True, compiled=compiled)),
+        ]
+        if "bfloat16" not in how:
+            chosen.append(Side(f"ours{how}, layer norm, draw", partial(norm, draw=True, compiled=compiled)))
     return [
-        Side("floor", floor),
-        Side("ours", partial(ours, transitions, draw=False, **flat)),
-        Side("ours, draw", partial(ours, transitions, draw=True, **flat)),
-        Side("ours, layer norm", partial(ours, transitions, draw=False, layer_norm=True)),
-        Side("ours, layer norm, draw", partial(ours, transitions, draw=True, layer_norm=True)),
-        Side("ours, compiled", partial(ours, transitions, draw=False, compiled=True, **flat)),
-        Side("ours, compiled, draw", partial(ours, transitions, draw=True, compiled=True, **flat)),
-        Side("ours, compiled, layer norm, draw", partial(ours, transitions, draw=True, compiled=True, layer_norm=True)),
-        *([Side("ours, bfloat16", partial(ours, transitions, draw=False, **flat))] if can_round() else []),
-        *([Side("ours, bfloat16, draw", partial(ours, transitions, draw=True, **flat))] if can_round() else []),
+        *chosen,
         Side("sb3, draw", partial(theirs, "stable_baselines3", transitions, True)),
         Side("sbx, draw, all in a call", partial(theirs, "sbx", transitions, True), "sbx"),
         Side("sbx, draw, one a call", partial(theirs, "sbx", transitions, False), "sbx"),
     ]
 
 
-RATIOS = [
-    ("ours", "floor"),
-    ("ours, layer norm", "floor"),
-    ("ours, compiled", "floor"),
-    ("ours, bfloat16", "floor"),
-    ("sb3, draw", "ours, draw"),
-    ("sb3, draw", "ours, layer norm, draw"),
-    ("sb3, draw", "ours, compiled, draw"),
-    ("sb3, draw", "ours, compiled, layer norm, draw"),
-    ("sb3, draw", "ours, bfloat16, draw"),
-    ("sbx, draw, all in a call", "ours, draw"),
-    ("sbx, draw, all in a call", "ours, layer norm, draw"),
-    ("sbx, draw, one a call", "ours, draw"),
-    ("sbx, draw, all in a call", "ours, compiled, draw"),
-    ("sbx, draw, one a call", "ours, compiled, draw"),
-    ("sbx, draw, all in a call", "ours, bfloat16, draw"),
-    ("sbx, draw, one a call", "ours, bfloat16, draw"),
-]
+def ratios(names: list[str]) -> Iterator[tuple[str, str]]:
+    """Which to divide by which: ours by the floor, and each peer by each of ours that does the same."""
+    for name in names:
+        if name.startswith("ours") and "draw" not in name:
+            yield name, "floor"
+    for peer in names:
+        if peer.startswith("sb"):
+            yield from ((peer, name) for name in names if name.startswith("ours") and "draw" in name)
 
 
 def serve(side: Side, threads: int, pipe: Connection) -> None:
@@ -283,9 +274,8 @@ def main(s: Settings) -> None:
         for name, ms, cpu in zip(names, wall.T, busy.T, strict=True):
             print(f"  {name:42}{spread(ms):22}{np.median(cpu / ms):10.2f}")
         print("ratio within a round")
-        for top, under in RATIOS:
-            if top in names and under in names:
-                print(f"  {f'{top} / {under}':52}{spread(wall[:, names.index(top)] / wall[:, names.index(under)])}")
+        for top, under in ratios(names):
+            print(f"  {f'{top} / {under}':60}{spread(wall[:, names.index(top)] / wall[:, names.index(under)])}")
 
 
 if __name__ == "__main__":
