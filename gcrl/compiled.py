@@ -40,7 +40,7 @@ class Compiled:
                 f"--compile: updates of {type(agent).__name__.lower()} with these flags differ from one another, "
                 "leave it out"
             )
-        if not (how or on_gpu or has_compiler()):
+        if not (how or on_gpu or compiler()):
             raise InputError("--compile: no C++ compiler here, install g++ or clang++, or leave it out")
         self.agent, self.plain = agent, agent.update
         self.how = how or {"options": OPTIONS | ({"triton.cudagraphs": True} if on_gpu else {})}
@@ -103,6 +103,6 @@ def slots(agent: Agent) -> Iterator[Tensor]:
             yield from state.values()
 
 
-def has_compiler() -> bool:
-    """Is there one that torch would take?"""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "c++"))
+def compiler() -> str | None:
+    """The C++ compiler that torch would take."""
+    return next(filter(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "c++")), None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import tasks
-from gcrl import layers
+from gcrl import compiled, layers
 from gcrl.at_once import cores
 from gcrl.run import versions
 from gcrl.settings import command_line
@@ -41,6 +41,13 @@ def checks() -> Iterator[tuple[bool, str]]:
         )
     else:
         yield True, "no fast products of bfloat16: --precision float32 it is"
+    found = compiled.compiler()
+    yield (
+        True,
+        f"{found} makes an update one program, for long runs: --compile"
+        if found
+        else "no C++ compiler (g++ or clang++), which --compile needs",
+    )
     spare = cores() - settings.threads
     yield (
         True,

@@ -127,6 +127,7 @@ def finished(made, tmp_path):
         ("train --reflect 2", ["--reflect 2.0", "from 0 to 1"]),
         ("train --reflect -0.1", ["--reflect -0.1", "from 0 to 1"]),
         ("train --reflect nan", ["--reflect nan", "finite"]),
+        ("train --agent wgcsl --compile", ["--compile", "updates of wgcsl", "leave it out"]),
         ("train --frame x", ["--frame x", "choose from relative, absolute"]),
         ("train --explore x", ["--explore x", "choose from policy, relay"]),
         ("train --explore x --task fetch-push", ["--explore x", "choose from policy, relay"]),
