@@ -40,6 +40,8 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
         print(
             f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
         )
+    if plan.settings.compile:
+        print("gcrl: the first update is compiled, which takes a minute or two", file=sys.stderr)
     machine.prepare(plan.settings.threads, plan.settings.precision)
     training = prepared(plan, resume)
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
