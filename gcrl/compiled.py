@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from gcrl.optim import written_out
 from tasks.task import InputError
@@ -50,34 +49,41 @@ class Compiled:
         phase = self.agent.phase()
         if phase is None:
             return self.plain(data)
-        leaves, form = tree_flatten(data)
-        key = phase, tuple((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves)
+        given = tensors(data)
+        key = phase, tuple([x.shape for x in given])
         if key not in self.programs:
-            self.programs[key] = self.trace(leaves, form)
+            self.programs[key] = self.trace(data, given)
         program, names = self.programs[key]
         with torch.no_grad():
-            found = program(*(x for x in leaves if isinstance(x, Tensor)))
+            found = program(*given)
         self.agent.updates += 1
         return dict(zip(names, found, strict=True))
 
-    def trace(self, leaves: list[Any], form: Any) -> tuple[Callable[..., list[Tensor]], list[str]]:
+    def trace(self, data: Any, given: list[Tensor]) -> tuple[Callable[..., list[Tensor]], list[str]]:
         """The program for data like these, and the names of the metrics that it returns."""
         names: list[str] = []
 
-        def run(*tensors: Tensor) -> list[Tensor]:
-            rest = iter(tensors)
-            mine = [next(rest) if isinstance(x, Tensor) else x for x in leaves]
-            metrics = self.plain(tree_unflatten(mine, form))
+        def run(*mine: Tensor) -> list[Tensor]:
+            metrics = self.plain(like(data, iter(mine)))
             names[:] = metrics
             return [x.detach() for x in metrics.values()]
 
-        given = [x for x in leaves if isinstance(x, Tensor)]
         with untouched(self.agent):
             run(*given)  # so that the optimizers have a state
             self.agent.updates -= 1
             with written_out():
                 graph = make_fx(run)(*given)
         return torch.compile(graph, fullgraph=True, dynamic=False, **self.how), names
+
+
+def tensors(data: Any) -> list[Tensor]:
+    """All tensors of what an agent draws: one, or tuples of them."""
+    return [x for part in data for x in tensors(part)] if isinstance(data, tuple) else [data]
+
+
+def like(data: Any, given: Iterator[Tensor]) -> Any:
+    """Tuples as in `data`, made of other tensors."""
+    return type(data)(*[like(part, given) for part in data]) if isinstance(data, tuple) else next(given)
 
 
 @contextmanager
