@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from gcrl.optim import written_out
 from tasks.task import InputError
@@ -18,9 +17,24 @@ from tasks.task import InputError
 if TYPE_CHECKING:
     from gcrl.agents.agent import Agent, Metrics
 
-OPTIONS = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-"""Of the compiler: draws are torch's own, so that an update draws what it would have drawn; and it need not ask whether
-its program is the right one, as that is looked up here."""
+Program = Callable[..., Sequence[Tensor]]
+
+
+def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
+    """By torch's compiler, on a GPU as CUDA graphs. Draws are torch's own, as they would have been.
+
+    Not by torch.compile, which would trace anew what is traced already, and look at each update whether it may run the
+    program that it has: 0.2 ms of it. Where all shapes are known the compiler finds what it made before, on disk.
+    """
+    from torch import _inductor  # here, as it takes two seconds to import
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    options = {"fallback_random": True, "triton.cudagraphs": given[0].is_cuda}
+    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
+        program: Program = _inductor.compile(graph, list[Any](given), options=options)
+    return program
 
 
 class Compiled:
@@ -31,19 +45,17 @@ class Compiled:
     are the same whenever a run was cut off and went on, as tracing leaves nothing behind.
     """
 
-    def __init__(self, agent: Agent, **how: Any) -> None:
-        """`how` is told to torch.compile; none: its own compiler, on a GPU as CUDA graphs."""
-        on_gpu = next(agent.parameters()).is_cuda
+    def __init__(self, agent: Agent, build: Callable[[torch.fx.GraphModule, list[Tensor]], Program] = build) -> None:
         if not agent.steady:
             raise InputError(
                 f"--compile: updates of {type(agent).__name__.lower()} with these flags differ from one another, "
                 "leave it out"
             )
-        if not (how or on_gpu or compiler()):
+        if not (next(agent.parameters()).is_cuda or compiler()):
             raise InputError("--compile: no C++ compiler here, install g++ or clang++, or leave it out")
         self.agent, self.plain = agent, agent.update
-        self.how = how or {"options": OPTIONS | ({"triton.cudagraphs": True} if on_gpu else {})}
-        self.programs: dict[Hashable, tuple[Callable[..., list[Tensor]], list[str]]] = {}
+        self.build = build
+        self.programs: dict[Hashable, tuple[Program, list[str]]] = {}
 
     def __call__(self, data: Any) -> Metrics:
         phase = self.agent.phase()
@@ -59,8 +71,10 @@ class Compiled:
         self.agent.updates += 1
         return dict(zip(names, found, strict=True))
 
-    def trace(self, data: Any, given: list[Tensor]) -> tuple[Callable[..., list[Tensor]], list[str]]:
+    def trace(self, data: Any, given: list[Tensor]) -> tuple[Program, list[str]]:
         """The program for data like these, and the names of the metrics that it returns."""
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         names: list[str] = []
 
         def run(*mine: Tensor) -> list[Tensor]:
@@ -73,7 +87,8 @@ class Compiled:
             self.agent.updates -= 1
             with written_out():
                 graph = make_fx(run)(*given)
-        return torch.compile(graph, fullgraph=True, dynamic=False, **self.how), names
+        with torch.no_grad():
+            return self.build(graph, given), names
 
 
 def tensors(data: Any) -> list[Tensor]:

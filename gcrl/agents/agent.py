@@ -52,9 +52,9 @@ class Agent(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.updates = int(state)
 
-    def compile_update(self, **how: Any) -> None:
+    def compile_update(self, *how: Any) -> None:
         """From now on an update is one compiled program; `how` as of `Compiled`. Raises InputError if it cannot be."""
-        self.update = Compiled(self, **how)  # type: ignore[method-assign]
+        self.update = Compiled(self, *how)  # type: ignore[method-assign]
 
     def phase(self) -> Hashable:
         """What sets the next update apart from others, as far as it does other things; None: it is never compiled."""
