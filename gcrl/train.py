@@ -40,13 +40,13 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
         print(
             f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
         )
-    if plan.settings.compile:
-        print("gcrl: the first update is compiled, which takes a minute or two", file=sys.stderr)
     machine.prepare(plan.settings.threads, plan.settings.precision)
     training = prepared(plan, resume)
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))
     again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
+    if plan.settings.compile:
+        print("gcrl: the first update is compiled, which takes a minute or two", file=sys.stderr)
     with run.claimed(folder):
         try:
             seconds = 0.0 if resume is None else go_on(training, folder)
