@@ -87,8 +87,12 @@ class Compiled:
             self.agent.updates -= 1
             with written_out():
                 graph = make_fx(run)(*given)
-        with torch.no_grad():
-            return self.build(graph, given), names
+        try:
+            with torch.no_grad():
+                return self.build(graph, given), names
+        except Exception as error:  # whatever it is, it is a compiler's
+            said = " ".join(str(error).split())[:200]
+            raise InputError(f"--compile: torch's compiler fails here, leave it out ({said})") from error
 
 
 def tensors(data: Any) -> list[Tensor]:

@@ -219,7 +219,11 @@ def product(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """h w + b, (B, i), (i, o), (o,) -> (B, o)"""
     if (y := rounded(h, w)) is not None:
         return y.add_(b)
-    return torch.addmm(b, h, w) if w.shape[1] > FEW else torch.addmm(b[:, None], w.t(), h.t()).t()
+    if w.shape[1] > FEW:
+        return torch.addmm(b, h, w)
+    return (
+        torch.addmm(b[:, None], w.t(), h.t()).t().contiguous()
+    )  # else a compiler would lay out what follows otherwise
 
 
 def outer(h: Tensor, g: Tensor, out: Tensor) -> None:
