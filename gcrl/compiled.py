@@ -21,7 +21,7 @@ Program = Callable[..., Sequence[Tensor]]
 
 
 def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
-    """By torch's compiler, on a GPU as CUDA graphs. Draws are torch's own, as they would have been.
+    """By torch's compiler, on a GPU as CUDA graphs. Draws are torch's own; of several it may take another first.
 
     Not by torch.compile, which would trace anew what is traced already, and look at each update whether it may run the
     program that it has: 0.2 ms of it. Where all shapes are known the compiler finds what it made before, on disk.
@@ -41,8 +41,9 @@ class Compiled:
     """In place of `agent.update`: forward, backward and Adam, traced once for each phase and shape of data.
 
     What a program reads and changes besides its data are the agent's own tensors, where they are: weights, buffers and
-    the state of optimizers must be changed in place by whoever else changes them. Results agree but for rounding; they
-    are the same whenever a run was cut off and went on, as tracing leaves nothing behind.
+    the state of optimizers must be changed in place by whoever else changes them. Results agree but for rounding, and for
+    the order of draws where there are several; they are the same whenever a run was cut off and went on, as tracing
+    leaves nothing behind.
     """
 
     def __init__(self, agent: Agent, build: Callable[[torch.fx.GraphModule, list[Tensor]], Program] = build) -> None:

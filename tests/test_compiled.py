@@ -77,6 +77,7 @@ def test_going_on_elsewhere_is_going_on():
 @pytest.mark.skipif(not compiled.compiler(), reason="it needs a C++ compiler")
 @pytest.mark.parametrize("name", ["sac", "iql", "hiql", "dt"])
 def test_the_real_compiler(name):
+    """Of methods that draw at most once a loss, as it may change the order of draws."""
     same(*pair(name), 5)
 
 
