@@ -41,7 +41,7 @@ class Compiled:
     """In place of `agent.update`: forward, backward and Adam, traced once for each phase and shape of data.
 
     What a program reads and changes besides its data are the agent's own tensors, where they are: weights, buffers and
-    the state of optimizers must be changed in place by whoever else changes them. Results agree but for rounding, and for
+    the state of optimizers must be changed in place by whoever else changes them. Results agree but for rounding, and
     the order of draws where there are several; they are the same whenever a run was cut off and went on, as tracing
     leaves nothing behind.
     """
