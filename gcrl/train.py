@@ -46,7 +46,7 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))
     again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
     if plan.settings.compile:
-        print("gcrl: the first update is compiled, which takes a minute or two", file=sys.stderr)
+        print("gcrl: the first update is compiled, which may take a minute", file=sys.stderr)
     with run.claimed(folder):
         try:
             seconds = 0.0 if resume is None else go_on(training, folder)
