@@ -221,9 +221,8 @@ def product(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return y.add_(b)
     if w.shape[1] > FEW:
         return torch.addmm(b, h, w)
-    return (
-        torch.addmm(b[:, None], w.t(), h.t()).t().contiguous()
-    )  # else a compiler would lay out what follows otherwise
+    # in order, or a compiler would lay out what follows otherwise
+    return torch.addmm(b[:, None], w.t(), h.t()).t().contiguous()
 
 
 def outer(h: Tensor, g: Tensor, out: Tensor) -> None:
