@@ -99,8 +99,8 @@ class Normaliser(nn.Module):
 
     def refresh(self) -> None:
         """What `forward` uses, from mean and var; in place, as a compiled update holds on to it."""
-        self.shift.copy_(self.mean)
-        self.scale.copy_(1 / self.var.sqrt().clamp(min=self.floor))
+        self.shift.copy_(self.mean.float())
+        self.scale.copy_((1 / self.var.sqrt().clamp(min=self.floor)).float())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D) in [-clip, clip]"""
