@@ -16,6 +16,7 @@ from gcrl.agents.discrete import Discrete
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.bodies import BODIES
 from gcrl.collect import Collector
+from gcrl.compiled import tensors
 from gcrl.encoder import Spec
 from gcrl.evaluate import Evaluator
 from gcrl.limits import check_numbers
@@ -108,11 +109,6 @@ def data_of(agent, problem="goals", count=1, seed=0):
     """What the agent draws for `count` updates."""
     rng = np.random.default_rng(seed)
     return [agent.draw(replay_of(problem, agent.discrete), rng) for _ in range(count)]
-
-
-def tensors(data):
-    """All tensors of what an agent draws."""
-    return [data] if isinstance(data, torch.Tensor) else [x for part in data for x in tensors(part)]
 
 
 def moved(data, device):
