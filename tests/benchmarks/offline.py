@@ -8,6 +8,8 @@ stderr at once, so that a run cut short has not been for nothing. Where the task
 more, and a budget can be the minutes that a learner had of its core:
 
     python -m tests.benchmarks.offline --task ogbench:pointmaze-medium-v0 --data data/maze --success --minutes 5
+
+Several tasks are one policy, with a line for each task under their mean; `--data TASK=PATH` says whose a data set is.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +34,7 @@ from gcrl.training import Training
 class Settings:
     """What to compare."""
 
-    task: str = "gym:HalfCheetah-v5"
+    task: tuple[str, ...] = ("gym:HalfCheetah-v5",)
     data: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     """none: all that are made for data, and sac; an agent may bring flags, "cql --weight 10" """
@@ -50,25 +53,40 @@ class Settings:
     one: float = 100.0
 
 
-def learn(line: str, s: Settings, seed: int) -> tuple[list[float], float, int]:
-    """What was reached at each budget, seconds of an update, and how many there were."""
+class Learnt(NamedTuple):
+    """By one line under one seed."""
+
+    scores: list[list[float]]
+    """at each budget, in each task"""
+    seconds: float
+    """of an update"""
+    updates: int
+    tasks: list[str]
+
+
+def learn(line: str, s: Settings, seed: int) -> Learnt:
+    """One policy, and what it reached."""
     name, *flags = line.split()
     relabel = [] if s.relabel is None else ["--relabel", s.relabel]
-    args = ["--task", s.task, "--offline", "--data", *s.data, "--agent", name, "--seed", str(seed), *relabel]
+    args = ["--task", *s.task, "--offline", "--data", *s.data, "--agent", name, "--seed", str(seed), *relabel]
     plan = Plan.of(command_line([*args, *s.flags.split(), *flags])[0])
     machine.prepare(plan.settings.threads, plan.settings.precision)
-    training, evaluator = Training(replace(plan, steps=max(s.updates))), Evaluator(plan.tasks[0])
-    found, spent = [], 0.0
+    training = Training(replace(plan, steps=max(s.updates)))
+    evaluators = [Evaluator(task, k=k) for k, task in enumerate(plan.tasks)]
+    found: list[list[float]] = []
+    spent = 0.0
     for budget in budgets(s):
         while spent < 60 * budget if s.minutes else training.steps < budget:
             began = time.process_time()
             training.step()
             spent += time.process_time() - began
-        result = evaluator(training.agent, s.episodes, device=plan.device)
-        found.append(score(result.success if s.success else result.mean_return, s))
-        print(f"{line}, seed {seed}, {budget:,g}: {found[-1]:.1f}", file=sys.stderr, flush=True)
-    evaluator.close()
-    return found, spent / training.steps, training.steps
+        results = [evaluator(training.agent, s.episodes, device=plan.device) for evaluator in evaluators]
+        found.append([score(result.success if s.success else result.mean_return, s) for result in results])
+        said = " ".join(f"{x:.1f}" for x in found[-1])
+        print(f"{line}, seed {seed}, {budget:,g}: {said}", file=sys.stderr, flush=True)
+    for evaluator in evaluators:
+        evaluator.close()
+    return Learnt(found, spent / training.steps, training.steps, [task.name for task in plan.tasks])
 
 
 def score(found: float, s: Settings) -> float:
@@ -88,13 +106,20 @@ def main(s: Settings) -> None:
     print(f"{'':24}" + "".join(f"{f'{n:,g}{unit}':>22}" for n in budgets(s)) + "  ms an update, updates")
     for line in s.agents or ("sac", *made):
         runs = [learn(line, s, seed) for seed in range(s.seeds)]
-        scores = np.array([found for found, _, _ in runs])
-        cells = []
-        for column in scores.T:
-            low, high = interval(column)
-            cells.append(f"{column.mean():.1f}" + (f" [{low:.1f}, {high:.1f}]" if s.seeds > 1 else ""))
-        each, updates = 1e3 * np.mean([x for _, x, _ in runs]), np.mean([n for _, _, n in runs])
-        print(f"{line:24}" + "".join(f"{cell:>22}" for cell in cells) + f"  {each:.1f}, {updates:,.0f}", flush=True)
+        scores = np.array([run.scores for run in runs])
+        each, updates = 1e3 * np.mean([run.seconds for run in runs]), np.mean([run.updates for run in runs])
+        print(row(line, scores.mean(2)) + f"  {each:.1f}, {updates:,.0f}", flush=True)
+        for k, name in enumerate(runs[0].tasks if len(runs[0].tasks) > 1 else ()):
+            print(row(f"  {name}", scores[:, :, k]), flush=True)
+
+
+def row(name: str, scores: np.ndarray[Any, Any]) -> str:
+    """The mean over seeds of scores (seed, budget), with its 95 % interval."""
+    cells = []
+    for column in scores.T:
+        low, high = interval(column)
+        cells.append(f"{column.mean():.1f}" + (f" [{low:.1f}, {high:.1f}]" if len(column) > 1 else ""))
+    return f"{name:24}" + "".join(f"{cell:>22}" for cell in cells)
 
 
 if __name__ == "__main__":
