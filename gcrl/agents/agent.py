@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -75,12 +75,13 @@ class Agent(nn.Module):
     @torch.no_grad()
     def worth(self, state: State) -> Tensor:
         """V(s, g), by the policy as it is: (B,). Raises InputError if the method learns no such value."""
-        found: Callable[[Batch], Tensor] | None = getattr(self, "next_value", None)
-        if found is None:
-            raise InputError(f"--values: {type(self).__name__.lower()} learns no value of a state")
         none = state.obs.new_zeros(len(state.obs))
         action = none[:, None].expand(-1, self.spec.action_dim)
-        return found(Batch(state.obs, action, none, none, state.obs, state.goal, state.task))
+        return self.next_value(Batch(state.obs, action, none, none, state.obs, state.goal, state.task))
+
+    def next_value(self, b: Batch) -> Tensor:
+        """V(s', g): (B,); left out by a method that learns no such value."""
+        raise InputError(f"--values: {type(self).__name__.lower()} learns no value of a state")
 
 
 class Drawing(Agent):
