@@ -104,7 +104,7 @@ class Settings(Generic[A]):
     precision: str = "float32"
     """of matrix products; bfloat16: wide ones are rounded, where `gcrl doctor` says that this is faster"""
     compile: bool = False
-    """make an update one program by torch.compile, on a GPU as CUDA graphs: slow to begin, fast afterwards"""
+    """make an update one program by torch's compiler, on a GPU as CUDA graphs: slow to begin, fast afterwards"""
     runs: Path = Path("runs")
     """where the run's folder is made"""
 
