@@ -25,7 +25,7 @@ import tyro
 
 from gcrl import machine
 from gcrl.agents import AGENTS
-from gcrl.evaluate import Evaluator, interval
+from gcrl.evaluate import Evaluator, every, interval
 from gcrl.settings import Plan, command_line
 from gcrl.training import Training
 
@@ -56,12 +56,11 @@ class Settings:
 class Learnt(NamedTuple):
     """By one line under one seed."""
 
-    scores: list[list[float]]
-    """at each budget, in each task"""
+    scores: list[dict[str, float]]
+    """at each budget, in each task and, of several, over all"""
     seconds: float
     """of an update"""
     updates: int
-    tasks: list[str]
 
 
 def learn(line: str, s: Settings, seed: int) -> Learnt:
@@ -73,20 +72,20 @@ def learn(line: str, s: Settings, seed: int) -> Learnt:
     machine.prepare(plan.settings.threads, plan.settings.precision)
     training = Training(replace(plan, steps=max(s.updates)))
     evaluators = [Evaluator(task, k=k) for k, task in enumerate(plan.tasks)]
-    found: list[list[float]] = []
+    found: list[dict[str, float]] = []
     spent = 0.0
     for budget in budgets(s):
         while spent < 60 * budget if s.minutes else training.steps < budget:
             began = time.process_time()
             training.step()
             spent += time.process_time() - began
-        results = [evaluator(training.agent, s.episodes, device=plan.device) for evaluator in evaluators]
-        found.append([score(result.success if s.success else result.mean_return, s) for result in results])
-        said = " ".join(f"{x:.1f}" for x in found[-1])
+        results = every(evaluators, training.agent, s.episodes, device=plan.device)
+        found.append({name: score(r.success if s.success else r.mean_return, s) for name, r in results.items()})
+        said = " ".join(f"{x:.1f}" for x in found[-1].values())
         print(f"{line}, seed {seed}, {budget:,g}: {said}", file=sys.stderr, flush=True)
     for evaluator in evaluators:
         evaluator.close()
-    return Learnt(found, spent / training.steps, training.steps, [task.name for task in plan.tasks])
+    return Learnt(found, spent / training.steps, training.steps)
 
 
 def score(found: float, s: Settings) -> float:
@@ -106,11 +105,12 @@ def main(s: Settings) -> None:
     print(f"{'':24}" + "".join(f"{f'{n:,g}{unit}':>22}" for n in budgets(s)) + "  ms an update, updates")
     for line in s.agents or ("sac", *made):
         runs = [learn(line, s, seed) for seed in range(s.seeds)]
-        scores = np.array([run.scores for run in runs])
         each, updates = 1e3 * np.mean([run.seconds for run in runs]), np.mean([run.updates for run in runs])
-        print(row(line, scores.mean(2)) + f"  {each:.1f}, {updates:,.0f}", flush=True)
-        for k, name in enumerate(runs[0].tasks if len(runs[0].tasks) > 1 else ()):
-            print(row(f"  {name}", scores[:, :, k]), flush=True)
+        scores = {name: np.array([[at[name] for at in run.scores] for run in runs]) for name in runs[0].scores[0]}
+        *tasks, whole = scores
+        print(row(line, scores[whole]) + f"  {each:.1f}, {updates:,.0f}", flush=True)
+        for name in tasks:
+            print(row(f"  {name}", scores[name]), flush=True)
 
 
 def row(name: str, scores: np.ndarray[Any, Any]) -> str:
