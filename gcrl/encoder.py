@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from relabel.batch import State
 from relabel.segment import Segment
+from tasks.layout import picked
 from tasks.task import Task, identity
 
 
@@ -36,6 +38,8 @@ class Spec:
     """K maps from observation to achieved goal: if they are given, the policy sees how far the goal is"""
     places: tuple[int, ...] = ()
     """numbers of the observation that the policy does not see; only where it sees how far the goal is"""
+    whole: bool = False
+    """a goal is a whole observation, in every task"""
 
     @staticmethod
     def of(
@@ -56,7 +60,10 @@ class Spec:
         known = list(dict.fromkeys(maps))
         kinds = tuple(map(known.index, maps))
         goal_of = tuple(task.goal_of for task in tasks) if places else ()
-        return Spec(first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goal_of, places)
+        whole = all(np.array_equal(picked(task), range(task.obs_dim)) for task in tasks)
+        return Spec(
+            first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goal_of, places, whole
+        )
 
 
 def value_bounds(reward_range: tuple[float, float], gamma: float) -> tuple[float, float]:
@@ -136,7 +143,7 @@ class Encoder(nn.Module):
         self.goals = [Normaliser(spec.goal_dim) for _ in set(spec.kinds)]
         self.goal = nn.ModuleList(self.goals)
         self.register_buffer("kind", torch.tensor(spec.kinds), persistent=False)
-        self.how, width = how, 0
+        self.how, self.whole, width = how, spec.whole, 0
         if how == "onehot":
             width = tasks
             self.register_buffer("onehot", torch.eye(tasks), persistent=False)
@@ -192,10 +199,11 @@ class Encoder(nn.Module):
     def apart(self, state: State) -> tuple[Tensor, Tensor]:
         """What is seen of the state alone (B, O + width), and of the goal alone (B, G + width): for what compares them.
 
-        All of the observation, and the goal as a place: neither tells anything of the other.
+        All of the observation, and the goal as a place: neither tells anything of the other. A goal that is a whole
+        observation is normalised as one, so that the same place looks the same.
         """
         known = [] if self.how == "goal" else [self.identities()[state.task]]
-        goal = self._scaled(state, None)
+        goal = self.obs(state.goal) if self.whole else self._scaled(state, None)
         return torch.cat([self.obs(state.obs), *known], -1), torch.cat([goal, *known], -1)
 
     def window(self, b: Segment) -> Tensor:

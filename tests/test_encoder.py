@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from gcrl.encoder import Encoder, Spec
 from gcrl.settings import Plan, command_line
 from relabel.batch import State
 from tasks.layout import picked, places_of, together
+from tasks.task import part
 from tests.problems import PLAIN, POINT, settings_of
 
 SETS = (
@@ -84,6 +86,23 @@ def test_state_and_goal_apart_tell_nothing_of_each_other(names, task_id):
         own = encoder.identities()[k] if width else x.new_zeros(0)
         torch.testing.assert_close(of_state, torch.cat((encoder.obs(obs), own)))
         torch.testing.assert_close(of_goal, torch.cat((encoder.goals[spec.kinds[k]](goal), own)))
+
+
+def test_a_goal_that_is_a_whole_observation_looks_like_one_apart():
+    """Of a task whose goal map picks all in order, and of no other; the policy's own input keeps the goal's scale."""
+    whole = dataclasses.replace(tasks.get("fetch-reach"), goal_dim=10, goal_of=part(0, None))
+    assert Spec.of([whole, whole], 0.98).whole
+    for other in (
+        dataclasses.replace(whole, goal_of=operator.itemgetter((..., slice(None, None, -1)))),
+        tasks.get("fetch-reach"),
+    ):
+        assert not Spec.of([whole, other], 0.98).whole
+    encoder = Encoder(Spec.of([whole], 0.98))
+    encoder.observe(torch.randn(50, 10) * 3 + 1, torch.randn(50, 10))
+    state = State(*torch.randn(2, 9, 10), torch.zeros(9, dtype=torch.int64))
+    x, y = encoder.apart(state)
+    assert torch.equal(x, encoder.obs(state.obs)) and torch.equal(y, encoder.obs(state.goal))
+    torch.testing.assert_close(encoder(state), torch.cat((x, encoder.goals[0](state.goal)), 1))
 
 
 def test_behind_a_short_goal_there_is_no_way_to_go():

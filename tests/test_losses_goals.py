@@ -22,33 +22,33 @@ GOALS = ("gcbc", "wgcsl", "gcivl", "gciql", "hiql", "qrl", "crl", "actionable")
 LOG_2PI = np.log(2 * np.pi)
 
 
-def made(name, **wanted):
+def made(name, spec=SPEC, **wanted):
     """A new agent in double precision: normalisers fed; heads and targets moved apart."""
     torch.manual_seed(0)
-    agent = AGENTS[name](SPEC, settings_of(name, latent=16, size=4, rep=3, **wanted))
-    agent.encode.observe(torch.randn(100, 4) * 3 + 1, torch.randn(100, 2) - 2)
+    agent = AGENTS[name](spec, settings_of(name, latent=16, size=4, rep=3, **wanted))
+    agent.encode.observe(torch.randn(100, 4) * 3 + 1, torch.randn(100, spec.goal_dim) - 2)
     with torch.no_grad():
         for p in agent.parameters():
             p.add_(0.1 * torch.randn_like(p))
     return agent.double()
 
 
-def data(seed=0, size=40):
+def data(seed=0, size=40, spec=SPEC):
     """Half of the steps arrive: 0 or more where a task's least return is below 0, as it is of both."""
-    b = batch(size, seed, dtype=torch.float64)
+    b = batch(size, seed, spec, torch.float64)
     reward = torch.where(torch.arange(size) % 2 == 0, 0.0, -1.0).double()
     return b._replace(reward=reward)
 
 
-def onward(seed=0, size=40):
-    b, g = data(seed, size), torch.Generator().manual_seed(seed + 1)
+def onward(seed=0, size=40, spec=SPEC):
+    b, g = data(seed, size, spec), torch.Generator().manual_seed(seed + 1)
     steps = torch.randint(1, 9, (size,), generator=g)
     return Onward(
         *b,
         steps,
         0.9 ** (steps.double() - 1),
         torch.randn(size, 4, generator=g).double(),
-        *torch.randn(2, size, 2, generator=g).double(),
+        *torch.randn(2, size, spec.goal_dim, generator=g).double(),
     )
 
 
@@ -197,25 +197,32 @@ def test_hiql():
     np.testing.assert_allclose(agent.act(o.state)[0], wanted, rtol=1e-6, atol=1e-9)
 
 
-def test_qrl():
-    agent, b, o = made("qrl", alpha=0.2), data(), onward()
+@pytest.mark.parametrize("whole", [False, True])
+def test_qrl(whole):
+    """Where goals are observations they have the same embedding, and the goal that s' achieves is s'."""
+    spec = dataclasses.replace(SPEC, goal_dim=4, whole=True) if whole else SPEC
+    agent, b, o = made("qrl", spec, alpha=0.2), data(spec=spec), onward(spec=spec)
+    assert (agent.psi is None) == whole
     with torch.no_grad():
         agent.log_multiplier.copy_(torch.tensor(0.7))
-        for p in (*agent.phi.body.out.parameters(), *agent.psi.body.out.parameters()):
-            p.mul_(5)
+        for net in filter(None, (agent.phi, agent.psi)):
+            for p in net.body.out.parameters():
+                p.mul_(5)
 
     def phi(obs):
         return body(agent.phi.body, scaled(agent, "obs", obs))
 
     def psi(goal):
-        return body(agent.psi.body, scaled(agent, "goal", goal))
+        return phi(goal) if whole else body(agent.psi.body, scaled(agent, "goal", goal))
 
     def after(z, action):
         return z + body(agent.dynamics.body, np.concatenate((z, action), 1))
 
     z, z_ = phi(o.obs), phi(o.next_obs)
     far = (100 * np.log1p(np.exp(5 - distance(agent, z, psi(o.goal)) / 100))).mean()
-    steps = np.concatenate((distance(agent, z, z_), distance(agent, z, psi(o.near_goal))))
+    steps = distance(agent, z, z_)
+    if not whole:
+        steps = np.concatenate((steps, distance(agent, z, psi(o.near_goal))))
     excess = (np.maximum(steps - 1, 0) ** 2).mean()
     assert 0 < (steps > 1).mean() < 1
     guess = after(z, array(o.action))

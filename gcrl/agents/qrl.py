@@ -55,8 +55,8 @@ class Data(NamedTuple):
 class QRL(Reaching):
     """d(s, g) = IQE(phi(s), psi(g)), the number of steps, is -V(s, g) without a discount.
 
-    Deviation: goals are not states, so they have an embedding psi of their own, and what ties it to phi is that a step
-    is held to the goal that it achieves as it is to the state that it leads to.
+    Where a goal is a whole observation psi is phi. Deviation: other goals have an embedding of their own, and what ties
+    it to phi is that a step is held to the goal that it achieves as it is to the state that it leads to.
     """
 
     Settings = QRLSettings
@@ -69,14 +69,18 @@ class QRL(Reaching):
             raise InputError(f"--actor {s.actor}: choose from ddpg, awr")
         if s.latent % s.size:
             raise InputError(f"--latent {s.latent}: must be a multiple of --size {s.size}")
-        self.phi, self.psi, self.dynamics = (
-            Alone(Conditioned(1, dim, s.latent, s.hidden, NOWHERE, s.layer_norm))
-            for dim in (*self.encode.dims, s.latent + spec.action_dim)
-        )
+
+        def network(dim: int) -> Alone:
+            return Alone(Conditioned(1, dim, s.latent, s.hidden, NOWHERE, s.layer_norm))
+
+        state, goal = self.encode.dims
+        self.phi, self.psi = network(state), None if spec.whole else network(goal)
+        self.dynamics = network(s.latent + spec.action_dim)
         self.d = IQE(s.size)
+        metric = [self.phi, *([self.psi] if self.psi else []), self.dynamics, self.d, self.encode]
         self.log_multiplier = nn.Parameter(torch.zeros(()))
         self.optimizers = {
-            "value": adam(nn.ModuleList((self.phi, self.psi, self.dynamics, self.d, self.encode)), s.lr),
+            "value": adam(nn.ModuleList(metric), s.lr),
             "actor": adam(self.actor, s.lr),
             "multiplier": adam([self.log_multiplier], s.lr),
         }
@@ -102,15 +106,20 @@ class QRL(Reaching):
     def metric_loss(self, b: Onward) -> tuple[Tensor, Tensor]:
         """E[100 softplus(5 - d(s, g) / 100)] + lambda excess + dynamics_loss;  excess = E[max(d(s, s') - 1, 0)^2]
 
-        The excess is also over d(s, g'), where g' is what s' achieves.
+        Where psi is not phi the excess is also over d(s, g'), g' being what s' achieves.
         """
         size = len(b.obs)
         x, g = self.encode.apart(State(*(torch.cat(two) for two in self.both(b))))
-        z, w = self.phi(x), self.psi(g)
-        d = self.d(z[:size].repeat(3, 1), torch.cat((w[:size], z[size:], w[size:])))
+        if self.psi is None:
+            z, z_, w = self.phi(torch.cat((x, g[:size]))).split(size)
+            ends = [w, z_]
+        else:
+            (z, z_), (w, w_) = self.phi(x).split(size), self.psi(g).split(size)
+            ends = [w, z_, w_]
+        d = self.d(z.repeat(len(ends), 1), torch.cat(ends))
         far = (100 * F.softplus(5 - d[:size] / 100)).mean()
         excess = (F.relu(d[size:] - 1) ** 2).mean()
-        return far + self.log_multiplier.exp() * excess + self.dynamics_loss(z[:size], b.action, z[size:]), excess
+        return far + self.log_multiplier.exp() * excess + self.dynamics_loss(z, b.action, z_), excess
 
     @staticmethod
     def both(b: Onward) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -142,8 +151,13 @@ class QRL(Reaching):
     def distance(self, state: State) -> Tensor:
         """d(s, g): (B,)"""
         x, g = self.encode.apart(state)
-        d: Tensor = self.d(self.phi(x), self.psi(g))
+        d: Tensor = self.d(self.phi(x), self.place(g))
         return d
+
+    def place(self, goal: Tensor) -> Tensor:
+        """psi(g), the embedding of goals: (B, Z)"""
+        w: Tensor = (self.psi or self.phi)(goal)
+        return w
 
     def next_value(self, b: Batch) -> Tensor:
         """-d(s', g): (B,)"""
@@ -157,5 +171,5 @@ class QRL(Reaching):
     def q(self, state: State, action: Tensor) -> Tensor:
         """-d(f(phi(s), a), psi(g)): (B,)"""
         x, g = self.encode.apart(state)
-        d: Tensor = self.d(self.after(self.phi(x), action), self.psi(g))
+        d: Tensor = self.d(self.after(self.phi(x), action), self.place(g))
         return -d
