@@ -60,7 +60,8 @@ class Spec:
         known = list(dict.fromkeys(maps))
         kinds = tuple(map(known.index, maps))
         goal_of = tuple(task.goal_of for task in tasks) if places else ()
-        whole = all(np.array_equal(picked(task), range(task.obs_dim)) for task in tasks)
+        picks = [(task, picked(task)) for task in tasks]
+        whole = all(which is not None and np.array_equal(which, range(task.obs_dim)) for task, which in picks)
         return Spec(
             first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goal_of, places, whole
         )

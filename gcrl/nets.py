@@ -67,7 +67,25 @@ class Actor(nn.Module):
         self.net = network(dim, action_dim, hidden, weights, ident)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.mean(x)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Of the normal that imitates: (B, A)"""
         return torch.tanh(self.net(x))
+
+
+class ClippedActor(Actor):
+    """a = clip(f(x), -1, 1), f(x) being the mean: (B, X) -> (B, A).
+
+    Beyond the bounds imitation draws it back, where a tanh would have no slope left.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mean(x).clamp(-1, 1)
+
+    def mean(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x)
+        return y
 
 
 class Values(nn.Module):

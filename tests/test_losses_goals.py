@@ -12,6 +12,7 @@ import torch
 from gcrl.agents import AGENTS
 from gcrl.agents.quasimetric import IQE, borders
 from gcrl.encoder import Spec
+from gcrl.nets import ClippedActor
 from relabel.batch import Batch
 from relabel.subgoal import Onward
 from tasks.task import InputError
@@ -23,13 +24,16 @@ LOG_2PI = np.log(2 * np.pi)
 
 
 def made(name, spec=SPEC, **wanted):
-    """A new agent in double precision: normalisers fed; heads and targets moved apart."""
+    """A new agent in double precision: normalisers fed; heads and targets moved apart; actions out of bounds."""
     torch.manual_seed(0)
     agent = AGENTS[name](spec, settings_of(name, latent=16, size=4, rep=3, **wanted))
     agent.encode.observe(torch.randn(100, 4) * 3 + 1, torch.randn(100, spec.goal_dim) - 2)
     with torch.no_grad():
         for p in agent.parameters():
             p.add_(0.1 * torch.randn_like(p))
+        if isinstance(agent.actor, ClippedActor):
+            for p in agent.actor.net.body.out.parameters():
+                p.mul_(3)
     return agent.double()
 
 
@@ -80,7 +84,16 @@ def scaled(agent, which, x):
 
 
 def policy(agent, x):
+    """(B, A)"""
     return np.tanh(perceptron(agent.actor.net, x))
+
+
+def mean(agent, x):
+    """Of a policy that climbs: (B, A), some of it out of bounds."""
+    y = perceptron(agent.actor.net, x)
+    assert 0 < (np.abs(y) > 1).mean() < 1
+    np.testing.assert_allclose(agent.actor(torch.from_numpy(x)).detach(), np.clip(y, -1, 1))
+    return y
 
 
 def density(mean, x):
@@ -159,8 +172,8 @@ def test_gciql():
     y = reward + discount * state_values(agent.v, x_)[0]
     q1, q2 = values(agent.critic, x, a)
     assert agent.critic_loss(b).item() == pytest.approx(((q1 - y) ** 2 + (q2 - y) ** 2).mean(), rel=1e-6)
-    pi = policy(agent, x)
-    wanted = climbed(values(agent.critic, x, pi).min(0), density(pi, a), 0.3)
+    pi = mean(agent, x)
+    wanted = climbed(values(agent.critic, x, np.clip(pi, -1, 1)).min(0), density(pi, a), 0.3)
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     agent.settings = dataclasses.replace(agent.settings, actor="awr", alpha=5.0)
     w = np.minimum(np.exp(5.0 * (np.minimum(q1, q2) - v)), 100)
@@ -232,8 +245,8 @@ def test_qrl(whole):
     assert loss.item() == pytest.approx(far + np.exp(0.7) * excess + dynamics, rel=1e-6)
     assert agent.multiplier_loss(seen.detach()).item() == pytest.approx(np.exp(0.7) * (0.05 - excess), rel=1e-6)
     x, z, w = encoded(agent, b.obs, b.goal), phi(b.obs), psi(b.goal)
-    pi = policy(agent, x)
-    wanted = climbed(-distance(agent, after(z, pi), w), density(pi, array(b.action)), 0.2)
+    pi = mean(agent, x)
+    wanted = climbed(-distance(agent, after(z, np.clip(pi, -1, 1)), w), density(pi, array(b.action)), 0.2)
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     agent.settings = dataclasses.replace(agent.settings, actor="awr", alpha=5.0)
     weight = np.minimum(np.exp(5.0 * (distance(agent, z, w) - distance(agent, phi(b.next_obs), w))), 100)
@@ -253,8 +266,8 @@ def test_crl():
     same = np.eye(len(b.obs))
     wanted = -(same * np.log(chance) + (1 - same) * np.log(1 - chance)).mean()
     assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
-    pi = policy(agent, encoded(agent, b.obs, b.goal))
-    q = np.diagonal(table(pi), axis1=1, axis2=2).min(0)
+    pi = mean(agent, encoded(agent, b.obs, b.goal))
+    q = np.diagonal(table(np.clip(pi, -1, 1)), axis1=1, axis2=2).min(0)
     assert agent.actor_loss(b).item() == pytest.approx(climbed(q, density(pi, array(b.action)), 0.2), rel=1e-6)
 
 

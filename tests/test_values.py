@@ -117,7 +117,7 @@ def test_values_of_the_methods_that_learn_v_alone():
     torch.testing.assert_close(two.worth(state), ((first + second) / 2).detach())
     three = policy.make(plan(POINT, "qrl"))
     x, g = three.encode.apart(state)
-    torch.testing.assert_close(three.worth(state), -three.d(three.phi(x), three.psi(g)).detach())
+    torch.testing.assert_close(three.worth(state), -three.d(three.phi(x), three.place(g)).detach())
 
 
 @pytest.fixture

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics
-from gcrl.agents.reaching import Pair, Reaching, ReachingSettings, climbing, unit_density
+from gcrl.agents.reaching import Pair, Reaching, ReachingSettings
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
-from gcrl.nets import NOWHERE
+from gcrl.nets import NOWHERE, ClippedActor
 from gcrl.optim import adam
 from relabel.batch import Batch, State
 from relabel.score import Scores
@@ -58,6 +59,7 @@ class CRL(Reaching):
 
     Settings = CRLSettings
     settings: CRLSettings
+    Policy = ClippedActor
 
     def __init__(self, spec: Spec, settings: CRLSettings) -> None:
         super().__init__(spec, settings)
@@ -83,9 +85,8 @@ class CRL(Reaching):
         return F.softplus(f).mean() - f.diagonal(dim1=1, dim2=2).mean() / len(x)
 
     def actor_loss(self, b: Batch) -> Tensor:
-        """-E[min Q(s, pi, g)] / E|min Q(s, pi, g)| - alpha E[log pi(a|s, g)]"""
-        pi = self.actor(self.encode(b.state))
-        return climbing(self.q(b.state, pi)) - self.settings.alpha * unit_density(b.action - pi).mean()
+        """-E[min Q(s, pi, g)] / E|min Q(s, pi, g)| - alpha E[log N(a; mean, 1)]"""
+        return self.climb(self.encode(b.state), b.action, partial(self.q, b.state), self.settings.alpha)
 
     def q(self, state: State, action: Tensor) -> Tensor:
         """min Q(s, a, g): (B,)"""

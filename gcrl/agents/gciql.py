@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, follow
 from gcrl.agents.offline import expectile
-from gcrl.agents.reaching import Pair, Reaching, ValueSettings, climbing, unit_density, weight
+from gcrl.agents.reaching import Pair, Reaching, ValueSettings, weight
 from gcrl.encoder import Spec
-from gcrl.nets import Critics, Values
+from gcrl.nets import ClippedActor, Critics, Values
 from gcrl.optim import adam
 from relabel.batch import Batch
 from relabel.score import Scores
@@ -33,6 +33,7 @@ class GCIQLSettings(ValueSettings):
 class GCIQL(Reaching):
     Settings = GCIQLSettings
     settings: GCIQLSettings
+    Policy = ClippedActor
 
     def __init__(self, spec: Spec, settings: GCIQLSettings) -> None:
         super().__init__(spec, settings)
@@ -75,7 +76,7 @@ class GCIQL(Reaching):
         return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
 
     def actor_loss(self, b: Batch) -> Tensor:
-        """ddpg: -E[min Q(s, pi)] / E|min Q(s, pi)| - alpha E[log pi(a|s, g)]
+        """ddpg: -E[min Q(s, pi)] / E|min Q(s, pi)| - alpha E[log N(a; mean, 1)]
 
         awr: -E[min(exp(alpha (min Q(s, a) - V(s))), 100) log pi(a|s, g)]
         """
@@ -84,8 +85,7 @@ class GCIQL(Reaching):
             with torch.no_grad():
                 advantage = self.critic(x, b.action).amin(0) - self.v(x)[0]
             return -(weight(advantage, alpha) * self.log_prob(x, b.action)).mean()
-        pi = self.actor(x)
-        return climbing(self.critic(x, pi).amin(0)) - alpha * unit_density(b.action - pi).mean()
+        return self.climb(x, b.action, lambda a: self.critic(x, a).amin(0), alpha)
 
     @torch.no_grad()
     def value(self, b: Batch) -> Tensor:

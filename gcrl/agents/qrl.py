@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from gcrl.agents.agent import Metrics, only
 from gcrl.agents.quasimetric import IQE
-from gcrl.agents.reaching import Reaching, ReachingSettings, climbing, unit_density, weight
+from gcrl.agents.reaching import Reaching, ReachingSettings, weight
 from gcrl.bodies import Conditioned
 from gcrl.encoder import Spec
-from gcrl.nets import NOWHERE, Alone
+from gcrl.nets import NOWHERE, Alone, ClippedActor
 from gcrl.optim import adam, step
 from relabel.batch import Batch, State
 from relabel.mix import Source
@@ -61,6 +62,7 @@ class QRL(Reaching):
 
     Settings = QRLSettings
     settings: QRLSettings
+    Policy = ClippedActor
 
     def __init__(self, spec: Spec, settings: QRLSettings) -> None:
         super().__init__(spec, settings)
@@ -136,7 +138,7 @@ class QRL(Reaching):
         return self.log_multiplier.exp() * (self.settings.slack - excess)
 
     def actor_loss(self, b: Batch) -> Tensor:
-        """ddpg: E[d(f(phi(s), pi), psi(g))] / E[d] - alpha E[log pi(a|s, g)]
+        """ddpg: E[d(f(phi(s), pi), psi(g))] / E[d] - alpha E[log N(a; mean, 1)]
 
         awr: -E[min(exp(alpha (d(s, g) - d(s', g))), 100) log pi(a|s, g)]
         """
@@ -145,8 +147,7 @@ class QRL(Reaching):
             with torch.no_grad():
                 advantage = self.distance(b.state) - self.distance(b.next_state)
             return -(weight(advantage, alpha) * self.log_prob(self.encode(b.state), b.action)).mean()
-        pi = self.actor(self.encode(b.state))
-        return climbing(self.q(b.state, pi)) - alpha * unit_density(b.action - pi).mean()
+        return self.climb(self.encode(b.state), b.action, partial(self.q, b.state), alpha)
 
     def distance(self, state: State) -> Tensor:
         """d(s, g): (B,)"""

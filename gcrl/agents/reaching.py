@@ -82,13 +82,14 @@ class Reaching(Agent):
     costs nothing and is the last, all others cost 1. OGBench has r(s, g): there a state at the goal is worth 0 and ends
     it, here the transition that arrives does, so that its values are these, one step earlier.
 
-    Deviations: ReLU, not GELU; the mean is a tanh; values and actor learn from transitions of their own, not from the
-    same ones under two goals.
+    Deviations: ReLU, not GELU; the mean is a tanh where the actor does not climb; values and actor learn from
+    transitions of their own, not from the same ones under two goals.
     """
 
     offline = True
     needs_goals = True
     settings: ReachingSettings
+    Policy: type[Actor] = Actor
     least: Tensor
 
     def __init__(self, spec: Spec, settings: ReachingSettings) -> None:
@@ -96,7 +97,7 @@ class Reaching(Agent):
             name = type(self).__name__.lower()
             raise InputError(f"--agent {name} learns to reach goals: give it a task with goals, and let it see them")
         super().__init__(spec, settings)
-        self.actor = Actor(self.encode.dim, spec.action_dim, settings.hidden)
+        self.actor = self.Policy(self.encode.dim, spec.action_dim, settings.hidden)
         for flag in ("actor_goals", "value_goals"):
             if text := getattr(settings, flag, ""):
                 parse(text, flag=f"--{flag.replace('_', '-')}")
@@ -149,7 +150,16 @@ class Reaching(Agent):
 
     def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
         """log N(a; pi(x), 1): (B,)"""
-        return unit_density(action - self.actor(x))
+        return unit_density(action - self.actor.mean(x))
+
+    def climb(self, x: Tensor, action: Tensor, q: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
+        """-E[Q(pi)] / E|Q(pi)| - alpha E[log N(a; mean, 1)], the divisor a constant.
+
+        x (B, X) the actor's input, action (B, A) the data's, q (B, A) -> (B,).
+        """
+        mean = self.actor.mean(x)
+        value = q(mean.clamp(-1, 1))
+        return -value.mean() / (value.abs().mean() + 1e-6).detach() - alpha * unit_density(action - mean).mean()
 
     def descend(self, name: str, loss: Callable[..., Tensor], *data: Any) -> Tensor:
         """A step of the optimizer `name` along the gradient of loss(data)."""
@@ -176,8 +186,3 @@ def unit_density(off: Tensor) -> Tensor:
 def weight(advantage: Tensor, alpha: float) -> Tensor:
     """min(exp(alpha A), 100): (B,)"""
     return (alpha * advantage).exp().clamp(max=100.0)
-
-
-def climbing(q: Tensor) -> Tensor:
-    """-E[Q] / E|Q|, the divisor a constant: of Q (B,) that the actor is to climb."""
-    return -q.mean() / (q.abs().mean() + 1e-6).detach()

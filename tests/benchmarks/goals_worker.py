@@ -44,7 +44,7 @@ def ours(name: str, compiled: bool = False) -> Callable[[], Any]:
 
     machine.prepare(1)
     kind = AGENTS[name]
-    agent = kind(Spec(OBS, ACTION, OBS, ((-100.0, 0.0),)), kind.Settings(batch=BATCH, hidden=HIDDEN))
+    agent = kind(Spec(OBS, ACTION, OBS, ((-100.0, 0.0),), whole=True), kind.Settings(batch=BATCH, hidden=HIDDEN))
     b = {name: torch.from_numpy(x) for name, x in rows().items()}
     task, ones = torch.zeros(BATCH, dtype=torch.int64), torch.ones(BATCH)
     value = Batch(b["obs"], b["action"], b["reward"], GAMMA * ones, b["next_obs"], b["goal"], task)
@@ -117,6 +117,9 @@ def jaxs(name: str) -> Callable[[], Any]:
     def pi(p: Any, *parts: Any) -> Any:
         return jnp.tanh(mlp(p["actor"], *parts))
 
+    def clip(mean: Any) -> Any:
+        return jnp.clip(mean, -1, 1)
+
     def gcbc(p: Any, t: Any) -> Any:
         return far(a, pi(p, s, ga)).mean()
 
@@ -129,8 +132,8 @@ def jaxs(name: str) -> Callable[[], Any]:
         u = both(t["critic"], s, g, a)[..., 0].min(0) - mlp(p["v"], s, g)[:, 0]
         y = fixed(b["reward"] + discount * mlp(p["v"], s_, g)[:, 0])
         critic = ((both(p["critic"], s, g, a)[..., 0] - y) ** 2).mean(-1).sum()
-        mean = pi(p, s, ga)
-        q = both(fixed(p["critic"]), s, ga, mean)[..., 0].min(0)
+        mean = mlp(p["actor"], s, ga)
+        q = both(fixed(p["critic"]), s, ga, clip(mean))[..., 0].min(0)
         return expectile(u, u, 0.9) + critic + climbing(q) + 0.003 * far(a, mean).mean()
 
     def crl(p: Any, t: Any) -> Any:
@@ -138,8 +141,8 @@ def jaxs(name: str) -> Callable[[], Any]:
         f = phi @ psi.transpose(0, 2, 1) / np.sqrt(LATENT)
         one = jnp.eye(BATCH)
         critic = (jax.nn.softplus(f) - one * f).mean()
-        mean = pi(p, s, ga)
-        q = (both(fixed(p["phi"]), s, mean) * both(fixed(p["psi"]), ga)).sum(-1) / np.sqrt(LATENT)
+        mean = mlp(p["actor"], s, ga)
+        q = (both(fixed(p["phi"]), s, clip(mean)) * both(fixed(p["psi"]), ga)).sum(-1) / np.sqrt(LATENT)
         return critic + climbing(q.min(0)) + 0.03 * far(a, mean).mean()
 
     def hiql(p: Any, t: Any) -> Any:
@@ -177,9 +180,9 @@ def jaxs(name: str) -> Callable[[], Any]:
         follows = (d(p, z_, guess) + d(p, guess, z_)).mean() / 2
         value = (100 * jax.nn.softplus(5 - d(p, z, w) / 100)).mean() + fixed(jnp.exp(p["multiplier"])) * excess
         multiplier = jnp.exp(p["multiplier"]) * (0.05 - fixed(excess))
-        still, mean = fixed(p), pi(p, s, ga)
+        still, mean = fixed(p), mlp(p["actor"], s, ga)
         z = mlp(still["phi"], s)
-        q = -d(still, z + mlp(still["dynamics"], z, mean), mlp(still["phi"], ga))
+        q = -d(still, z + mlp(still["dynamics"], z, clip(mean)), mlp(still["phi"], ga))
         return value + follows + multiplier + climbing(q) + 0.0003 * far(a, mean).mean()
 
     networks: dict[str, Any] = {
