@@ -90,6 +90,7 @@ class Reaching(Agent):
     needs_goals = True
     settings: ReachingSettings
     Policy: type[Actor] = Actor
+    """clipped where the actor climbs a value: a tanh that has run to the wrong side would stay there"""
     least: Tensor
 
     def __init__(self, spec: Spec, settings: ReachingSettings) -> None:
@@ -149,7 +150,7 @@ class Reaching(Agent):
         return x
 
     def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
-        """log N(a; pi(x), 1): (B,)"""
+        """log N(a; mean(x), 1): (B,)"""
         return unit_density(action - self.actor.mean(x))
 
     def climb(self, x: Tensor, action: Tensor, q: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
