@@ -266,8 +266,8 @@ def test_crl():
     same = np.eye(len(b.obs))
     wanted = -(same * np.log(chance) + (1 - same) * np.log(1 - chance)).mean()
     assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
-    pi = mean(agent, encoded(agent, b.obs, b.goal))
-    q = np.diagonal(table(np.clip(pi, -1, 1)), axis1=1, axis2=2).min(0)
+    pi = policy(agent, encoded(agent, b.obs, b.goal))
+    q = np.diagonal(table(pi), axis1=1, axis2=2).min(0)
     assert agent.actor_loss(b).item() == pytest.approx(climbed(q, density(pi, array(b.action)), 0.2), rel=1e-6)
 
 

@@ -82,15 +82,15 @@ class Reaching(Agent):
     costs nothing and is the last, all others cost 1. OGBench has r(s, g): there a state at the goal is worth 0 and ends
     it, here the transition that arrives does, so that its values are these, one step earlier.
 
-    Deviations: ReLU, not GELU; the mean is a tanh where the actor does not climb; values and actor learn from
-    transitions of their own, not from the same ones under two goals.
+    Deviations: ReLU, not GELU; the mean is a tanh but in GCIQL and QRL; values and actor learn from transitions of
+    their own, not from the same ones under two goals.
     """
 
     offline = True
     needs_goals = True
     settings: ReachingSettings
     Policy: type[Actor] = Actor
-    """clipped where the actor climbs a value: a tanh that has run to the wrong side would stay there"""
+    """clipped in GCIQL and QRL: a tanh that has climbed to the wrong side would stay there"""
     least: Tensor
 
     def __init__(self, spec: Spec, settings: ReachingSettings) -> None:
@@ -154,7 +154,7 @@ class Reaching(Agent):
         return unit_density(action - self.actor.mean(x))
 
     def climb(self, x: Tensor, action: Tensor, q: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
-        """-E[Q(pi)] / E|Q(pi)| - alpha E[log N(a; mean, 1)], the divisor a constant.
+        """-E[Q(pi)] / E|Q(pi)| - alpha E[log N(a; mean, 1)], the divisor a constant, pi the mean clipped.
 
         x (B, X) the actor's input, action (B, A) the data's, q (B, A) -> (B,).
         """

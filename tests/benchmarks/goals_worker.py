@@ -141,8 +141,8 @@ def jaxs(name: str) -> Callable[[], Any]:
         f = phi @ psi.transpose(0, 2, 1) / np.sqrt(LATENT)
         one = jnp.eye(BATCH)
         critic = (jax.nn.softplus(f) - one * f).mean()
-        mean = mlp(p["actor"], s, ga)
-        q = (both(fixed(p["phi"]), s, clip(mean)) * both(fixed(p["psi"]), ga)).sum(-1) / np.sqrt(LATENT)
+        mean = pi(p, s, ga)
+        q = (both(fixed(p["phi"]), s, mean) * both(fixed(p["psi"]), ga)).sum(-1) / np.sqrt(LATENT)
         return critic + climbing(q.min(0)) + 0.03 * far(a, mean).mean()
 
     def hiql(p: Any, t: Any) -> Any:
