@@ -22,7 +22,8 @@ from gcrl.collect import Collector
 from gcrl.run import RunError
 from gcrl.settings import Plan
 from relabel import goals, share
-from relabel.mix import Mixed, Source
+from relabel.mix import Mixed
+from relabel.prefetch import Prefetch
 from relabel.replay import Replay
 from relabel.store import slots_for
 from tasks import Episode, InputError, SimulatorError
@@ -77,7 +78,7 @@ class Training:
                 self.old.add(k, episode)
                 self.observe(k, episode)
         self.replay = replay(plan, 1 if s.offline else slots)
-        self.source: Source = self.replay if self.old is None else Mixed(self.old, self.replay, s.data_share)
+        self.source = Prefetch(self.replay if self.old is None else Mixed(self.old, self.replay, s.data_share))
         if s.offline:
             return
         spare = cores() - s.threads
@@ -162,6 +163,8 @@ class Training:
             "random": checkpoint.random_state(),
         }
         groups: dict[str, Mapping[str, NDArray[Any]]] = {}
+        if drawn := self.source.state():
+            groups["drawn"] = drawn
         if not self.plan.settings.offline:
             groups |= {"lanes": self.collector.snapshot(), **self.replay.state()}
         if self.old is not None:
@@ -195,6 +198,7 @@ class Training:
         load_optimizer_state(self.agent, tensors["optimizers"])
         if state.get("data", "") != self.data:
             raise InputError("--data: the files hold other episodes than the run began with: bring those back")
+        self.source.load({name: x.numpy() for name, x in tensors.get("drawn", {}).items()})
         if self.old is not None:
             self.old.flow[:] = tensors["old"]["flow"].numpy()
         if not self.plan.settings.offline:

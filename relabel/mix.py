@@ -31,6 +31,11 @@ class Mixed:
         return len(self.old) + len(self.new)
 
     @property
+    def replays(self) -> tuple[Replay, ...]:
+        """As in `Replay`."""
+        return self.old, self.new
+
+    @property
     def flow(self) -> NDArray[np.int64]:
         """As in `Replay`."""
         return self.old.flow + self.new.flow
@@ -76,7 +81,3 @@ def joined(parts: list[B]) -> B:
     columns: Any = [torch.cat(column) for column in zip(*parts, strict=True)]
     kind: Any = type(parts[0])
     return kind(*columns)
-
-
-Source = Replay | Mixed
-"""What an agent draws from."""

@@ -86,6 +86,11 @@ class Replay:
         """Transitions over all tasks."""
         return int(self.memory.size.sum())
 
+    @property
+    def replays(self) -> tuple[Replay, ...]:
+        """Of what there are several in `relabel.mix.Mixed`: this one."""
+        return (self,)
+
     def add(self, k: int, episode: Episode) -> None:
         """Take in a finished episode of task k."""
         self.stores[k].add(episode)

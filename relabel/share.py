@@ -154,6 +154,11 @@ class Sharing(NamedTuple):
     number: float = 0.0
     """the percentile of hindsight and cds, the temperature of hipi"""
 
+    @property
+    def asks(self) -> bool:
+        """Does it ask the agent what transitions are worth?"""
+        return self.name in ("cds", "cds-soft", "hipi")
+
 
 NUMBERS: Mapping[str, float] = {"hindsight": 90.0, "hipi": 1.0, "cds": 50.0, "cds-soft": 50.0}
 """The strategies of `relabel/score.py`, and their default numbers.

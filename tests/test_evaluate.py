@@ -173,7 +173,7 @@ def test_a_policy_gets_the_same_result_whatever_happened_before(name):
     evaluator = Evaluator(task)
     first = evaluator(training.agent, 12)
     weights = {key: x.clone() for key, x in training.agent.state_dict().items()}
-    for _ in range(90):
+    for _ in range(150):
         training.step()
     assert training.updates > 0
     torch.manual_seed(5)

@@ -303,7 +303,7 @@ def test_faster_than_stable_baselines3_and_the_same_rewards():
     assert -0.9 < means[0] < -0.1
     assert means[0] == pytest.approx(means[1], abs=0.02)
     spent = benchmark.race(benchmark.drawing(mine, {"sb3": other}), rounds=8, calls=25).min(0)
-    assert spent[1] > 1.8 * spent[0], spent
+    assert spent[2] > 1.8 * spent[1] > 1.8 * 1.2 * spent[0], spent
 
 
 @pytest.mark.parametrize("n", [1, 3])

@@ -14,7 +14,7 @@ from gcrl.compiled import Compiled
 from gcrl.encoder import Encoder, Spec
 from gcrl.optim import parameters
 from relabel.batch import Batch, State
-from relabel.mix import Source
+from relabel.prefetch import Source
 from tasks.task import InputError
 
 Metrics = dict[str, Tensor]

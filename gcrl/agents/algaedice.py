@@ -16,7 +16,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import Critics, GaussianActor
 from gcrl.optim import adam, step
 from relabel.batch import Batch, State
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.score import Scores
 
 

@@ -13,7 +13,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import NormalActor, Values
 from gcrl.optim import adam, step
 from relabel.batch import Batch
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.segment import Segment
 
 

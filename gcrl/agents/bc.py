@@ -12,7 +12,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import NormalActor
 from gcrl.optim import adam, step
 from relabel.batch import Batch
-from relabel.mix import Source
+from relabel.prefetch import Source
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcrl.agents.agent import Metrics
 from gcrl.agents.cql import CQL
-from relabel.mix import Source
+from relabel.prefetch import Source
 
 
 class CalQL(CQL):

@@ -17,7 +17,7 @@ from gcrl.nets import Critics
 from gcrl.optim import adam, advance, differentiate, parameters, step
 from gcrl.transformer import Transformer
 from relabel.batch import State
-from relabel.mix import Mixed, Source
+from relabel.prefetch import Source
 from relabel.replay import Replay
 from relabel.segment import Segment
 from relabel.store import EpisodeStore
@@ -101,7 +101,7 @@ class DT(Agent):
     def draw(self, replay: Source, rng: np.random.Generator) -> Segment:
         s = self.settings
         if s.returns and len(replay) > 1.1 * int(self.looked):
-            self.look((replay.old, replay.new) if isinstance(replay, Mixed) else (replay,))
+            self.look(replay.replays)
         return replay.segments(rng, s.batch, s.context, 1.0 if s.returns else None)
 
     def look(self, replays: Sequence[Replay]) -> None:

@@ -11,7 +11,7 @@ from gcrl.agents.reaching import Reaching, ReachingSettings
 from gcrl.encoder import Spec
 from gcrl.optim import adam
 from relabel.batch import Batch
-from relabel.mix import Source
+from relabel.prefetch import Source
 
 
 class GCBC(Reaching):

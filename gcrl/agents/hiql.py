@@ -17,7 +17,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import NOWHERE, Actor, Alone, Values, network
 from gcrl.optim import adam
 from relabel.batch import Batch, State
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.subgoal import Onward
 
 

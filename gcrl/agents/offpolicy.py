@@ -18,7 +18,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import Critics
 from gcrl.optim import adam, forget, step
 from relabel.batch import Batch
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.score import Scores
 
 

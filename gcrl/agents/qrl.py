@@ -18,7 +18,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import NOWHERE, Alone, ClippedActor
 from gcrl.optim import adam, step
 from relabel.batch import Batch, State
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.subgoal import Onward
 from tasks.task import InputError
 

@@ -19,7 +19,7 @@ from gcrl.nets import Actor, normal_density
 from gcrl.optim import step
 from relabel.batch import Batch, State
 from relabel.goals import Strategy, parse
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.score import Scores
 from relabel.subgoal import Onward
 from tasks.task import InputError

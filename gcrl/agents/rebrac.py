@@ -12,7 +12,7 @@ from torch import Tensor
 from gcrl.agents.offline import OfflineTD3Settings
 from gcrl.agents.td3 import TD3
 from gcrl.agents.td3bc import unit
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.segment import Segment
 
 

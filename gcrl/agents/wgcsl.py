@@ -15,7 +15,7 @@ from gcrl.encoder import Spec
 from gcrl.nets import Critics
 from gcrl.optim import adam
 from relabel.batch import Batch
-from relabel.mix import Source
+from relabel.prefetch import Source
 from relabel.score import Scores
 from relabel.subgoal import Onward
 from tasks.task import InputError

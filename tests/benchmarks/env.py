@@ -21,7 +21,7 @@ from tasks.simulator import register_robotics
 
 HORIZON = 50
 NAMES = ("fetch-reach", "fetch-push", "fetch-slide", "fetch-pick-and-place")
-LANES, THREADS = (2, 4, 8), (1, 2)
+LANES, THREADS = (2, 4, 8, 16), (1, 2)
 STOCK, PHYSICS, OURS = "stock, one", "stock, its mj_steps alone", "ours, one"
 SYNC, ASYNC = "SyncVectorEnv of 2", "AsyncVectorEnv of 2"
 Side = Callable[[int], float]

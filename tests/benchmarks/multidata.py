@@ -22,6 +22,7 @@ from gcrl.collect import Collector, Lane
 from gcrl.evaluate import Evaluator, interval
 from gcrl.settings import Plan, command_line
 from gcrl.training import Training, replay
+from relabel.prefetch import Prefetch
 from relabel.store import slots_for
 from tasks import Episode
 
@@ -82,7 +83,8 @@ def learn(line: str, share: str, found: list[list[Episode]], s: Settings, seed: 
     args = ["--task", *TASKS, "--agent", name, "--share", share, "--seed", str(seed), "--n-step", "1"]
     plan = Plan.of(command_line([*args, *s.flags.split(), *flags])[0])
     training = Training(plan)
-    training.replay = training.source = replay(plan, slots_for(50 * s.episodes, plan.tasks[0]))
+    training.replay = replay(plan, slots_for(50 * s.episodes, plan.tasks[0]))
+    training.source = Prefetch(training.replay)
     for k, mine in enumerate(found):
         for episode in mine:
             training.replay.add(k, episode)

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.replay [--sizes 100_000 1_000_000] [--batches 1 2 4 8 16]
 
 All hold the same transitions in the sizes of FetchPush, relabel four of five of them, and are timed in alternating
-rounds of one process, so that whatever else the machine does hits all. SB3's buffer is filled by its own `add`, one
+rounds of one process, so that whatever else the machine does hits all. Ours is as a run draws, several batches in a
+call (`relabel.prefetch`), and one batch a call. SB3's buffer is filled by its own `add`, one
 environment, one step at a time; tianshou's takes over a plain buffer of all. Tianshou rewrites whole episodes and hands
 out NumPy, the others tensors. `--batches` K: what a batch of ours costs if one call draws K of them.
 """
@@ -25,6 +26,7 @@ from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from relabel.goals import parse
+from relabel.prefetch import Prefetch
 from relabel.replay import Replay
 from tasks.task import Episode, Task, cost_outside, part, within
 
@@ -157,9 +159,11 @@ def spread(values: np.ndarray) -> str:
 
 
 def drawing(replay: Replay, buffers: Mapping[str, Any]) -> dict[str, Draw]:
-    """A batch of ours, and one of each buffer."""
-    mine = partial(replay.sample, np.random.default_rng(1), BATCH)
-    return {"ours": mine} | {name: partial(buffer.sample, BATCH) for name, buffer in buffers.items()}
+    """A batch of ours, as a run draws it and alone, and one of each buffer."""
+    mine, alone = (partial(x.sample, np.random.default_rng(1), BATCH) for x in (Prefetch(replay), replay))
+    return {"ours": mine, "one a call": alone} | {
+        name: partial(buffer.sample, BATCH) for name, buffer in buffers.items()
+    }
 
 
 @dataclass(frozen=True)
