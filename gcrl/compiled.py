@@ -62,7 +62,7 @@ class Compiled:
         phase = self.agent.phase()
         if phase is None:
             return self.plain(data)
-        given = tensors(data)
+        given = [x.contiguous() for x in tensors(data)]  # a program knows how its data lie
         key = phase, tuple([x.shape for x in given])
         if key not in self.programs:
             self.programs[key] = self.trace(data, given)

@@ -73,6 +73,22 @@ def test_going_on_elsewhere_is_going_on():
     assert all(torch.equal(x, y) for x, y in zip(slots(one), slots(other), strict=True))
 
 
+def test_rows_may_lie_anywhere():
+    """A program is made for columns in order, so it is handed such, however a replay hands them out."""
+
+    def strict(graph, given):
+        def program(*mine):
+            assert all(x.is_contiguous() for x in (*given, *mine))
+            return graph(*mine)
+
+        return program
+
+    agents, (b, _) = pair("sac", strict)
+    apart = type(b)(*(torch.stack((x, x), -1)[..., 0] for x in b))
+    assert not any(x.is_contiguous() for x in apart)
+    same(agents, [b, apart], 3)
+
+
 @SLOW
 @pytest.mark.skipif(not compiled.compiler(), reason="it needs a C++ compiler")
 @pytest.mark.parametrize("name", ["sac", "iql", "hiql", "dt"])
