@@ -17,9 +17,9 @@ from relabel.replay import Replay
 from relabel.score import Scores
 
 MOST = 8
-"""Batches in one call: each costs less than half of one drawn alone, and none is more than seven updates old."""
+"""Batches in one call. None is more than seven updates old."""
 ROWS = 2048
-"""Rows in one call: as large a batch is as cheap alone."""
+"""Rows in one call. From there on a row costs the same, whether it is drawn in one call or in another."""
 
 
 class Prefetch:
