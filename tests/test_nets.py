@@ -13,7 +13,7 @@ from torch import nn
 
 from gcrl.agents import AGENTS
 from gcrl.encoder import Encoder, Normaliser, Spec, value_bounds
-from gcrl.layers import ROWS, Linears, Norms, side_by_side, stack
+from gcrl.layers import ROWS, Linears, Norms, dropped, mask_of, side_by_side, stack
 from gcrl.nets import Actor, Critics, GaussianActor
 from gcrl.train import Training
 from tests.problems import PLAIN, POINT, SPEC, batch, plan, settings_of
@@ -140,7 +140,7 @@ def test_dropout_draws_anew_at_every_pass_and_for_every_head():
 
 
 def test_dropout_comes_before_the_norm_and_not_before_the_value():
-    """As in DroQ: linear, dropout, norm, ReLU. The masks are torch's own after the same seed."""
+    """As in DroQ: linear, dropout, norm, ReLU. The masks are the same after the same seed."""
     torch.manual_seed(0)
     critics = moved(Critics(3, 6, (40, 36), layer_norm=True, dropout=0.5))
     x, a = torch.randn(10, 4), torch.randn(10, 2)
@@ -151,9 +151,30 @@ def test_dropout_comes_before_the_norm_and_not_before_the_value():
     for k in range(3):
         h = torch.cat([x, a], 1)
         for layer, norm in zip(critics.body.trunk.layers, critics.body.trunk.norms, strict=True):
-            h = F.dropout(h @ layer.weight[k] + layer.bias[k], 0.5)
+            h = dropped(h @ layer.weight[k] + layer.bias[k], 0.5)
             h = F.relu(F.layer_norm(h, h.shape[-1:]) * norm.weight[k] + norm.bias[k])
         torch.testing.assert_close(q[k], (h @ out.weight[k] + out.bias[k])[..., 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_mask_leaves_out_its_share_and_keeps_the_mean(share, dtype):
+    """Each number by itself: any two of those that one draw of 64 bits decides, and their neighbours, agree by chance."""
+    torch.manual_seed(0)
+    h = torch.zeros(1001, 403, dtype=dtype)
+    mask, n = mask_of(h, share), h.numel()
+    assert mask.shape == h.shape and mask.dtype == dtype and len(mask.unique()) == 2
+    assert mask.max().item() == pytest.approx(1 / (1 - share), rel=1e-3)
+    out = (mask == 0).flatten().double()
+    assert out.mean().item() == pytest.approx(share, abs=5 * (share * (1 - share) / n) ** 0.5 + 2**-16)
+    for apart in (1, 2, 3, 4, 8, 403):
+        together = ((out[:-apart] - share) * (out[apart:] - share)).mean().item()
+        assert abs(together) < 5 * share * (1 - share) / n**0.5
+
+
+def test_nothing_is_dropped_where_nothing_shall_be():
+    h = torch.randn(5, 3)
+    assert dropped(h, 0.0) is h
 
 
 @pytest.mark.parametrize("norms", [0, 2])
