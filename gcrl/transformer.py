@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcrl.layers import Linears, dropped, stack
+
 
 class Transformer(nn.Module):
     """Tokens (B, T, D) -> (B, T, D), each a function of itself and those before it. Where they lie is theirs to say."""
@@ -15,7 +17,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
 
     def forward(self, tokens: Tensor, dropout: float = 0.0) -> Tensor:
-        h = drop(self.first(tokens), dropout)
+        h = dropped(self.first(tokens), dropout)
         for block in self.blocks:
             h = block(h, dropout)
         return self.last(h)
@@ -27,17 +29,16 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm, self.qkv, self.join = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
-        )
+        self.norm, self.qkv, self.join = nn.LayerNorm(width), Linears(1, width, 3 * width), Linears(1, width, width)
+        self.after, self.up, self.down = nn.LayerNorm(width), Linears(1, width, 4 * width), Linears(1, 4 * width, width)
 
     def forward(self, h: Tensor, dropout: float = 0.0) -> Tensor:
-        q, k, v = self.qkv(self.norm(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = through(self.norm(h), self.qkv).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        h = h + drop(self.join(seen.transpose(1, 2).flatten(2)), dropout)
-        return h + drop(self.mlp(h), dropout)
+        h = h + dropped(through(seen.transpose(1, 2).flatten(2), self.join), dropout)
+        return h + dropped(through(self.after(h), self.up, self.down), dropout)
 
 
-def drop(h: Tensor, share: float) -> Tensor:
-    return F.dropout(h, share) if share else h
+def through(h: Tensor, *layers: Linears) -> Tensor:
+    """Linear layers, ReLU between them, token by token: (B, T, i) -> (B, T, o)."""
+    return stack(h.flatten(0, 1), layers[:-1], (), layers[-1])[0].unflatten(0, h.shape[:2])

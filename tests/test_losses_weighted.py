@@ -377,7 +377,7 @@ def attention(block, h):
         return x * array(layer.weight) + array(layer.bias)
 
     def linear(layer, x):
-        return x @ array(layer.weight).T + array(layer.bias)
+        return x @ array(layer.weight)[0] + array(layer.bias)[0]
 
     q, k, v = np.split(linear(block.qkv, norm(block.norm, h)), 3, axis=1)
     size = h.shape[1] // block.heads
@@ -387,7 +387,7 @@ def attention(block, h):
             weight = np.exp(k[: i + 1, head] @ q[i, head] / np.sqrt(size))
             joined[i, head] = weight @ v[: i + 1, head] / weight.sum()
     h = h + linear(block.join, joined)
-    return h + linear(block.mlp[3], np.maximum(linear(block.mlp[1], norm(block.mlp[0], h)), 0))
+    return h + linear(block.down, np.maximum(linear(block.up, norm(block.after, h)), 0))
 
 
 def test_a_block_of_the_transformer():
