@@ -159,7 +159,7 @@ def test_dropout_comes_before_the_norm_and_not_before_the_value():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_mask_leaves_out_its_share_and_keeps_the_mean(share, dtype):
-    """Each number by itself: any two of those that one draw of 64 bits decides, and their neighbours, agree by chance."""
+    """Each number by itself: any two of those that one draw of 64 bits decides agree by chance."""
     torch.manual_seed(0)
     h = torch.zeros(1001, 403, dtype=dtype)
     mask, n = mask_of(h, share), h.numel()
