@@ -40,6 +40,8 @@ class Spec:
     """numbers of the observation that the policy does not see; only where it sees how far the goal is"""
     whole: bool = False
     """a goal is a whole observation, in every task"""
+    gamma: float = 0.98
+    """discount of one step"""
 
     @staticmethod
     def of(
@@ -62,9 +64,8 @@ class Spec:
         goal_of = tuple(task.goal_of for task in tasks) if places else ()
         picks = [(task, picked(task)) for task in tasks]
         whole = all(which is not None and np.array_equal(which, range(task.obs_dim)) for task, which in picks)
-        return Spec(
-            first.obs_dim, first.action_dim, first.goal_dim, bounds, task_id, kinds, vectors, goal_of, places, whole
-        )
+        sizes = first.obs_dim, first.action_dim, first.goal_dim
+        return Spec(*sizes, bounds, task_id, kinds, vectors, goal_of, places, whole, gamma)
 
 
 def value_bounds(reward_range: tuple[float, float], gamma: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -230,8 +231,11 @@ def same(a: Iterable[NDArray[Any]], b: Iterable[NDArray[Any]]) -> bool:
     return all(map(np.array_equal, a, b))
 
 
-def probe(env_id: str) -> tuple[Asked, Asked]:
-    """Reward and end as functions, batched where they can be; InputError unless they are functions of two goals."""
+def probe(env_id: str) -> tuple[Asked, Asked, tuple[float, float]]:
+    """Reward and end as functions, batched where they can be; InputError unless they are functions of two goals.
+
+    And the least and the greatest reward, of one that takes two values, as sparse ones do; else they are not known.
+    """
     asked = [Asked(env_id, "compute_reward", float), Asked(env_id, "compute_terminated", bool)]
     walked = walk(env_id)
     goals = pairs(walked)
@@ -249,7 +253,9 @@ def probe(env_id: str) -> tuple[Asked, Asked]:
         raise InputError(f"gym:{env_id} gives other rewards for the same two goals when its state is another: {RECORD}")
     quick = [replace(function, batched=True) for function in asked]
     chosen = [q if agrees(q, *goals, told) else f for f, q, told in zip(asked, quick, answers, strict=True)]
-    return chosen[0], chosen[1]
+    paid = np.unique(answers[0])
+    limits = (float(paid[0]), float(paid[1])) if len(paid) == 2 else (-math.inf, math.inf)
+    return chosen[0], chosen[1], limits
 
 
 def first_answers(asked: Asked, walked: Walk, achieved: NDArray[Any], desired: NDArray[Any]) -> NDArray[Any]:
@@ -297,12 +303,13 @@ def task_of(env_id: str) -> Task:
     for question in ("compute_reward", "compute_terminated"):
         if not env.has_wrapper_attr(question):
             raise InputError(f"gym:{env_id} has no {question}(achieved_goal, desired_goal, info): add one")
-    reward, terminated = probe(env_id)
+    reward, terminated, limits = probe(env_id)
     return task(
         description=f"reach the goals of {env_id}",
         goal_dim=spaces["desired_goal"].shape[0],
         goal_of=part(-spaces["desired_goal"].shape[0], None),
         reward=reward,
+        reward_range=limits,
         terminated=terminated,
         success=AsGoodAsThere(reward),
     )

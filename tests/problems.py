@@ -342,7 +342,7 @@ class Scripted:
         return self.do(state.obs, state.goal, steps), steps + 1
 
 
-SPEC = Spec(obs_dim=4, action_dim=2, goal_dim=2, bounds=((-10.0, 0.0), (-1.0, 5.0)))
+SPEC = Spec(obs_dim=4, action_dim=2, goal_dim=2, bounds=((-10.0, 0.0), (-1.0, 5.0)), gamma=0.9)
 """Two tasks, no simulator."""
 
 

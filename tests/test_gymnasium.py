@@ -78,6 +78,11 @@ class ReadsInfo(Plane):
         return self.pay(achieved, desired) * info["weight"]
 
 
+class Graded(Plane):
+    def pay(self, achieved, desired):
+        return -np.linalg.norm(achieved - desired, axis=-1)
+
+
 class MayReadInfo(Plane):
     def compute_reward(self, achieved, desired, info):
         return self.pay(achieved, desired) * info.get("weight", 1.0)
@@ -184,7 +189,7 @@ FAULTS = {
     More: "observes a dict of .*force",
     Unlike: r"has as desired_goal a Box\(3,\)",
 }
-for env in (Plane, ScalarEnd, SwappedBatch, Unseeded, Buttons, *FAULTS):
+for env in (Plane, Graded, ScalarEnd, SwappedBatch, Unseeded, Buttons, *FAULTS):
     gymnasium.register(f"test/{env.__name__}-v0", entry_point=env, max_episode_steps=40)
 gymnasium.register("test/Endless-v0", entry_point=Plane)
 
@@ -238,6 +243,12 @@ def test_a_batch_is_asked_at_once_only_where_that_says_the_same(env, batched):
         np.testing.assert_array_equal(task.reward(a[:, :1], d), task.reward(a[:, [0] * 5], d))
         assert task.reward(a[0, 0], d[0, 0]).shape == task.terminated(a[0, 0], d[0, 0]).shape == ()
         assert task.reward(a[:0], d[:0]).shape == (0, 5)
+
+
+def test_what_two_rewards_there_are_is_known_and_of_more_nothing():
+    """So that a far goal is not taken for a reached one, and targets have bounds."""
+    assert task_of(Plane).reward_range == (0.0, 1.0)
+    assert task_of(Graded).reward_range == (-np.inf, np.inf)
 
 
 def test_a_goal_environment_records_its_achieved_goal():

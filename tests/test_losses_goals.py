@@ -106,9 +106,10 @@ def fitted(advantage, error, tau):
 
 
 def rewards(b):
-    """Reward, and gamma masked at the goal: gamma is 0.9, 0 where the data end."""
-    reached = array(b.reward) >= 0
-    return np.where(reached, 0.0, -1.0), array(b.discount) * ~reached
+    """Reward, and gamma masked at the goal: gamma is 0.9, 0 where the data end; who ends elsewhere never arrives."""
+    reached, ends = array(b.reward) >= 0, array(b.discount) == 0
+    never = -sum(0.9**t for t in range(1000))
+    return np.where(reached, 0.0, np.where(ends, never, -1.0)), array(b.discount) * ~reached
 
 
 def union(x, y):
@@ -389,6 +390,17 @@ def test_a_misspelt_goal_strategy_is_refused_by_the_name_of_its_flag():
         AGENTS["gcivl"](SPEC, settings_of("gcivl", value_goals="futur:1"))
     with pytest.raises(InputError, match="--actor-goals"):
         AGENTS["gcbc"](SPEC, settings_of("gcbc", actor_goals="future:2"))
+
+
+@pytest.mark.parametrize("name", GOALS)
+def test_where_no_least_reward_is_known_no_arrival_is(name):
+    """Refused are those that ask the reward; to the others it is nothing."""
+    spec = Spec(4, 2, 2, ((-1.0, 0.0), (-np.inf, np.inf)))
+    if name in ("gcbc", "wgcsl", "qrl", "crl"):
+        AGENTS[name](spec, settings_of(name))
+    else:
+        with pytest.raises(InputError, match="declares no least"):
+            AGENTS[name](spec, settings_of(name))
 
 
 @pytest.mark.parametrize(

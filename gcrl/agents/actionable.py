@@ -37,6 +37,7 @@ class Actionable(Reaching):
     bootstraps like any other, which has the same fixed point.
     """
 
+    by_reward = True
     Settings = ActionableSettings
     settings: ActionableSettings
 

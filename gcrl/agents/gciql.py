@@ -31,6 +31,7 @@ class GCIQLSettings(ValueSettings):
 
 
 class GCIQL(Reaching):
+    by_reward = True
     Settings = GCIQLSettings
     settings: GCIQLSettings
     Policy = ClippedActor
@@ -70,7 +71,7 @@ class GCIQL(Reaching):
 
     def critic_loss(self, b: Batch) -> Tensor:
         """E[(r + gamma V(s') - Q(s, a))^2], summed over the heads"""
-        reward, discount = self.reaching(b)
+        reward, discount = self.way(b)
         with torch.no_grad():
             y = reward + discount * self.next_value(b)
         return ((self.critic(self.encode(b.state), b.action) - y) ** 2).mean(1).sum()
@@ -95,7 +96,7 @@ class GCIQL(Reaching):
     @torch.no_grad()
     def ahead(self, b: Batch) -> Tensor:
         """r + gamma V(s', g): (B,)"""
-        reward, discount = self.reaching(b)
+        reward, discount = self.way(b)
         return reward + discount * self.next_value(b)
 
     def next_value(self, b: Batch) -> Tensor:

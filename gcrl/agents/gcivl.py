@@ -27,6 +27,7 @@ class GCIVLSettings(ValueSettings):
 class GCIVL(Reaching):
     """V alone is learned, from steps without their actions: good luck is taken for skill where the world is random."""
 
+    by_reward = True
     Settings = GCIVLSettings
     settings: GCIVLSettings
 

@@ -66,6 +66,7 @@ class HIQL(Reaching):
     Both levels learn from the same transitions. A subgoal is a goal of the task, not a whole state.
     """
 
+    by_reward = True
     Settings = HIQLSettings
     settings: HIQLSettings
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,6 +88,8 @@ class Reaching(Agent):
 
     offline = True
     needs_goals = True
+    by_reward: ClassVar[bool] = False
+    """it asks the reward whether a step arrives"""
     settings: ReachingSettings
     Policy: type[Actor] = Actor
     """clipped in GCIQL and QRL: a tanh that has climbed to the wrong side would stay there"""
@@ -97,12 +99,18 @@ class Reaching(Agent):
         if not spec.goal_dim or "goal" not in spec.task_id:
             name = type(self).__name__.lower()
             raise InputError(f"--agent {name} learns to reach goals: give it a task with goals, and let it see them")
+        low = torch.tensor([bounds[0] for bounds in spec.bounds])
+        if self.by_reward and not low.isfinite().all():
+            name = type(self).__name__.lower()
+            raise InputError(
+                f"--agent {name} takes what pays more than the least for an arrival, and a task here declares no least "
+                "one (reward_range): give it one that pays for arriving alone"
+            )
         super().__init__(spec, settings)
         self.actor = self.Policy(self.encode.dim, spec.action_dim, settings.hidden)
         for flag in ("actor_goals", "value_goals"):
             if text := getattr(settings, flag, ""):
                 parse(text, flag=f"--{flag.replace('_', '-')}")
-        low = torch.tensor([bounds[0] for bounds in spec.bounds])
         self.register_buffer("least", torch.where(low < 0, -1e-6, low), persistent=False)
 
     def goals(self, which: str, replay: Source) -> Strategy:
@@ -131,13 +139,18 @@ class Reaching(Agent):
         far = (b.reward <= self.least[b.task]).to(b.reward.dtype)
         return -far, b.discount * far
 
+    def way(self, b: Batch) -> tuple[Tensor, Tensor]:
+        """As `reaching`, for values of -1 a step: who ends elsewhere pays what never arriving costs."""
+        reward, discount = self.reaching(b)
+        return torch.where((reward < 0) & (discount == 0), -1 / (1 - self.spec.gamma), reward), discount
+
     def upward(self, b: Batch, target: Callable[[Tensor], Tensor], v: Callable[[Tensor], Tensor], tau: float) -> Tensor:
         """sum_i E[|tau - 1(A < 0)| (r + gamma V'_i(s') - V_i(s))^2],  A = r + gamma min V'(s') - mean V'(s)
 
         target and v: (B, X) -> (2, B), the slow values and those that learn.
         """
         x = self.ends(b)
-        reward, discount = self.reaching(b)
+        reward, discount = self.way(b)
         with torch.no_grad():
             old, v_ = target(x).chunk(2, 1)
             advantage = reward + discount * v_.amin(0) - old.mean(0)
