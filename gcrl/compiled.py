@@ -86,8 +86,12 @@ class Compiled:
         with untouched(self.agent):
             run(*given)  # so that the optimizers have a state
             self.agent.updates -= 1
-            with written_out():
-                graph = make_fx(run)(*given)
+            try:
+                with written_out():
+                    graph = make_fx(run)(*given)
+            except RuntimeError as error:
+                said = str(error).splitlines()[0][:200]
+                raise InputError(f"--compile: an update cannot be traced, leave it out ({said})") from error
         try:
             with torch.no_grad():
                 return self.build(graph, given), names

@@ -97,11 +97,21 @@ def test_the_real_compiler(name):
     same(*pair(name), 5)
 
 
+def test_what_cannot_be_traced_is_said_in_one_line():
+    (_, agent), (b, _) = pair("td3", as_traced)
+    agent.update.plain = lambda data: {"loss": data.obs.sum() * data.obs.sum().item()}
+    with pytest.raises(InputError, match="--compile: an update cannot be traced") as caught:
+        agent.update(b)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_cannot_be_compiled(monkeypatch):
     with pytest.raises(InputError, match="--compile: updates of wgcsl"):
         fresh("wgcsl", "two tasks").compile_update()
     with pytest.raises(InputError, match="--compile: updates of sac"):
         fresh("sac", "two tasks", surgery="pcgrad").compile_update()
+    with pytest.raises(InputError, match="--compile: updates of sac"):  # how long a task's rows are decides on shapes
+        fresh("sac", "two tasks", weights="tied").compile_update()
     monkeypatch.setattr(compiled, "compiler", lambda: None)
     with pytest.raises(InputError, match="no C\\+\\+ compiler here"):
         fresh("sac", "two tasks").compile_update()
