@@ -45,8 +45,8 @@ class CQL(SAC):
 
     def __init__(self, spec: Spec, settings: CQLSettings) -> None:
         super().__init__(spec, settings)
-        self.gap = torch.zeros(())
-        """E[log int exp Q - Q(s, a)], summed over the heads, of the last critic loss"""
+        self.gaps: list[Tensor] = []
+        """E[log int exp Q - Q(s, a)], summed over the heads, of this update's critic losses: with surgery one a task"""
         if settings.threshold is not None:
             self.log_weight = nn.Parameter(torch.tensor(math.log(settings.weight)))
             self.optimizers["weight"] = adam([self.log_weight], settings.lr)
@@ -68,7 +68,7 @@ class CQL(SAC):
             floor[self.settings.actions :] = least
         q, area = (self.through_some if self.settings.through else self.through_all)(x, b.action, a, logp, floor)
         gap = (area - q).mean(1).sum()
-        self.gap = gap.detach()
+        self.gaps.append(gap.detach())
         return ((q - y) ** 2).mean(1).sum() + self.weight() * gap
 
     def through_all(self, x: Tensor, action: Tensor, a: Tensor, logp: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,10 +123,15 @@ class CQL(SAC):
         """-weight (E[log int exp Q - Q(s, a)] - threshold), summed over the heads"""
         s = self.settings
         assert s.threshold is not None, "the weight is not learned"
-        return -self.log_weight.exp() * (self.gap - s.critics * s.threshold)
+        return -self.log_weight.exp() * (self.gap() - s.critics * s.threshold)
+
+    def gap(self) -> Tensor:
+        """Of this update, the mean over its losses: ()"""
+        return torch.stack(self.gaps).mean()
 
     def update(self, data: Batch) -> Metrics:
-        metrics = super().update(data) | {"gap": self.gap}
+        self.gaps.clear()
+        metrics = super().update(data) | {"gap": self.gap()}
         if self.settings.threshold is not None:
             step(self.optimizers["weight"], self.weight_loss())
             metrics["weight"] = self.log_weight.detach().exp()
