@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from itertools import chain
 from typing import Any
@@ -21,7 +21,7 @@ EPS = 1e-5
 """of the layer normalisation"""
 FEW = 32
 """Outputs up to which a product is computed transposed: the other way round it costs a CPU four times as much."""
-TWICE = ContextVar("twice", default=False)
+TWICE, WHOLE = ContextVar("twice", default=False), ContextVar("whole", default=False)
 WIDE = 128
 """Rows and columns from which on a product is worth being rounded to bfloat16."""
 ROUNDED = False
@@ -45,13 +45,22 @@ def can_round() -> bool:
 
 
 @contextmanager
-def twice() -> Iterator[None]:
-    """What is computed inside can be differentiated twice: for losses of gradients. It costs a CPU more."""
-    token = TWICE.set(True)
+def inside(mode: ContextVar[bool]) -> Iterator[None]:
+    token = mode.set(True)
     try:
         yield
     finally:
-        TWICE.reset(token)
+        mode.reset(token)
+
+
+def twice() -> AbstractContextManager[None]:
+    """What is computed inside can be differentiated twice: for losses of gradients. It costs a CPU more."""
+    return inside(TWICE)
+
+
+def whole() -> AbstractContextManager[None]:
+    """Nothing is dropped inside: for those who act by a critic's values."""
+    return inside(WHOLE)
 
 
 class Linears(nn.Module):
@@ -83,6 +92,7 @@ def stack(
     x (B, i) for all networks or (n, B, i); `heads` picks some of the n: (n, B, o). On a CPU it is one node of the graph
     and can be differentiated once; `side_by_side`, which a GPU and `twice` get, has no such limit.
     """
+    dropout = 0.0 if WHOLE.get() else dropout
     layers = [*hidden, *([] if out is None else [out])]
     parts = [[p.weight for p in layers], [p.bias for p in layers], [p.weight for p in norms], [p.bias for p in norms]]
     if heads != ALL:

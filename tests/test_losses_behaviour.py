@@ -187,6 +187,13 @@ def test_an_action_is_moved_by_phi_at_most_and_without_it_is_the_models_own():
         assert (away.max() > 1e-12) == (phi > 0)
 
 
+@pytest.mark.parametrize("name", ["bcq", "bear"])
+def test_acting_is_a_function_of_the_state_whatever_the_critics_drop(name):
+    agent, b = made(name, dropout=0.5), data()
+    assert torch.equal(*(agent.act(b.state)[0] for _ in range(2)))
+    assert not torch.equal(*(agent.value(b) for _ in range(2)))
+
+
 def test_a_code_stays_where_the_datas_codes_are():
     agent = made("bcq")
     x = torch.randn(30, agent.encode.dim, dtype=torch.float64)

@@ -13,6 +13,7 @@ from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.offpolicy import OffPolicy
 from gcrl.behaviour import ActionVAE
 from gcrl.encoder import Spec
+from gcrl.layers import whole
 from gcrl.optim import adam
 from relabel.batch import Batch, State
 
@@ -80,7 +81,8 @@ class BestOf(OffPolicy):
         if explore:
             return self.candidates(x, torch.randn(1, len(x), self.width, dtype=x.dtype, device=x.device))[0], carry
         a = self.candidates(x, self.draws[:, None].expand(-1, len(x), -1))
-        best = all_of(self.critic, x, a, slice(0, 1))[0].argmax(0)
+        with whole():
+            best = all_of(self.critic, x, a, slice(0, 1))[0].argmax(0)
         return a[best, torch.arange(len(x), device=x.device)], carry
 
 
