@@ -78,6 +78,7 @@ def start_from(agent: Agent, folder: Path, plan: Plan) -> None:
     except InputError:
         raise InputError(f"--init {folder}: its networks are others: give the flags in its config.json") from None
     load_optimizer_state(agent, saved.tensors["optimizers"])
+    agent.begin()
 
 
 def load(folder: Path, device: str = "auto", at: Path | None = None) -> tuple[Agent, Plan, int]:

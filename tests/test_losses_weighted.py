@@ -16,6 +16,7 @@ from relabel.goals import parse
 from relabel.mix import Mixed
 from relabel.replay import Replay
 from relabel.segment import Segment
+from relabel.share import Sharing
 from tasks.task import Episode, InputError
 from tests.problems import PLAIN, POINT, SPEC, settings_of
 from tests.test_losses import array, bounded, data, encoded, perceptron, values
@@ -534,6 +535,25 @@ def test_it_looks_again_once_there_is_a_tenth_more():
         replay.add(0, Episode(obs, action, desired, reward, False))
         agent.draw(replay, rng)
         assert agent.best.item() == wanted
+
+
+def test_a_task_without_data_asks_for_the_best_of_its_scene():
+    two, far = dataclasses.replace(PLAIN, name="two"), dataclasses.replace(PLAIN, name="far", scene="far")
+    agent = AGENTS["dt"](Spec.of([PLAIN, two, far], 0.9, "onehot"), settings_of("dt"))
+    replay = Replay([PLAIN, two, far], 100, parse("none"), 0.9, sharing=Sharing("own"))
+    for episode in (-7.0, 3.0):
+        obs, action, desired = (np.zeros(shape, np.float32) for shape in ((3, 4), (2, 2), (2, 0)))
+        replay.add(0, Episode(obs, action, desired, np.array([0, episode], np.float32), False))
+    agent.look(replay.replays)
+    assert (agent.best.tolist(), agent.scale.tolist()) == ([3.0, 3.0, 0.0], [7.0, 7.0, 1.0])
+
+
+def test_a_run_of_its_own_looks_at_its_own_data():
+    agent, rng = AGENTS["dt"](Spec.of([PLAIN], 0.9), settings_of("dt")), np.random.default_rng(0)
+    agent.draw(filled(PLAIN, (8.0,) * 4), rng)
+    agent.begin()
+    agent.draw(filled(PLAIN, (2.0,) * 4), rng)
+    assert agent.best.item() == 4.0
 
 
 def test_old_data_and_new_are_looked_at_alike():

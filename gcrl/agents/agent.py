@@ -60,6 +60,9 @@ class Agent(nn.Module):
         """What sets the next update apart from others, as far as it does other things; None: it is never compiled."""
         return ()
 
+    def begin(self) -> None:
+        """A run of its own begins with what another has learned."""
+
     def draw(self, replay: Source, rng: np.random.Generator) -> Any:
         """The data one update needs."""
         raise TypeError(f"{type(self).__name__} does not say what it draws")

@@ -105,13 +105,24 @@ class DT(Agent):
         return replay.segments(rng, s.batch, s.context, 1.0 if s.returns else None)
 
     def look(self, replays: Sequence[Replay]) -> None:
-        """Of each task, the best return of an episode and the greatest size of one."""
-        for k in range(len(self.best)):
-            found = [returns(r.stores[k], r.judge.end_at_goal) * r.scale[k] for r in replays if len(r.stores[k])]
-            if found:
+        """Of each task, the best return of an episode and the greatest size of one.
+
+        A task without data asks for as much as the best of its scene, from whom it has what it learns from.
+        """
+        own: list[list[NDArray[np.float32]]] = [
+            [returns(r.stores[k], r.judge.end_at_goal) * r.scale[k] for r in replays if len(r.stores[k])]
+            for k in range(len(self.best))
+        ]
+        scenes = [task.scene for task in replays[0].tasks]
+        for k, scene in enumerate(scenes):
+            near = [x for j, found in enumerate(own) if scenes[j] == scene for x in found]
+            if found := own[k] or near:
                 every = np.concatenate(found)
                 self.best[k], self.scale[k] = float(every.max()), max(1e-6, float(abs(every).max()))
         self.looked.fill_(sum(map(len, replays)))
+
+    def begin(self) -> None:
+        self.looked.zero_()  # its data are others
 
     def update(self, data: Segment) -> Metrics:
         s, optimizer = self.settings, self.optimizers["actor"]
