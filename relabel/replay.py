@@ -233,7 +233,8 @@ class Replay:
         rows = self._draw(rng, (k, k), n)
         q = scores.q(self._batch(rows)).double().cpu().numpy()
         q = q[np.argsort(rows.receiver, kind="stable")].reshape(-1, OWN)
-        threshold[filled] = np.percentile(q, self.sharing.number, axis=1)
+        # by i / (n + 1): so that of rows like these that share is above, whatever n (Weibull 1939)
+        threshold[filled] = np.percentile(q, self.sharing.number, axis=1, method="weibull")
         spread = np.ones(len(self.tasks))
         spread[filled] = q.std(1)
         return threshold, spread
@@ -287,6 +288,7 @@ class Replay:
             picks, foreign = picks._replace(wanted=picks.wanted & ~alone), foreign & ~alone
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
             goal_slot = goal_slot.copy()
+            goal_slot[alone] = memory.later(goal_slot[alone], picks.source[alone], 1)  # achieved is what came after
             goal_slot[foreign] = memory.slot(k, memory.draw(rng, k))
         slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)

@@ -222,7 +222,10 @@ def rows_of(batch):
 
 @pytest.mark.parametrize("percent", [20, 50, 90])
 def test_cds_keeps_what_its_rule_keeps(percent):
-    """Replayed from what it asked: first each task's own rows, then blocks of candidates, taken in their order."""
+    """Replayed from what it asked: first each task's own rows, then blocks of candidates, taken in their order.
+
+    The i-th of n own values has i / (n + 1) of all below it, on average.
+    """
     asked = []
 
     def q(batch):
@@ -233,7 +236,8 @@ def test_cds_keeps_what_its_rule_keeps(percent):
     batch = replay.sample(np.random.default_rng(0), 120, scores=Scores(q, None))
     own, *blocks = asked
     assert (own.obs[:, 1] // 1000 == own.task).all() and np.bincount(own.task).tolist() == [32, 32, 32, 0, 32]
-    least = {k: np.percentile(values(own)[own.task == k].double(), percent) for k in FILLED}
+    ranked = {k: values(own)[own.task == k].double().sort().values for k in FILLED}
+    least = {k: np.interp(percent / 100 * 33, range(1, 33), ranked[k]) for k in FILLED}
     kept = {k: [] for k in FILLED}
     for block in blocks:
         for row, value in zip(rows_of(block), values(block), strict=True):
@@ -529,7 +533,7 @@ def test_everyone_learns_from_what_others_share(share):
     for obs, next_obs, goal, reward, discount in zip(
         *(x.numpy()[mine][:300] for x in (b.obs, b.next_obs, b.goal, b.reward, b.discount)), strict=True
     ):
-        assert tuple(goal.tolist()) in possible
+        assert tuple(goal.tolist()) in possible and goal[2] >= 1, "what was achieved was so by a step"
         assert reward == (-1.0 if share == "uds" else cost(task.goal_of(next_obs), goal))
         assert obs[1] == next_obs[1]
         assert discount == pytest.approx(GAMMA) or episodes[int(obs[1])].terminated
