@@ -22,6 +22,8 @@ class SACSettings(OffPolicySettings):
     """initial temperature"""
     entropy: float | None = None
     """target entropy in nats; none: minus the number of actions"""
+    clip_target: bool = False
+    """without effect: entropy adds to what the rewards allow"""
 
 
 class SAC(Drawing, OffPolicy):

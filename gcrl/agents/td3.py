@@ -23,9 +23,10 @@ class TD3Settings(DDPGSettings):
 
 
 class TD3(DDPG):
-    """DDPG with the minimum of two critics, a smoothed target action and a delayed actor.
+    """DDPG with the minimum of two critics and a smoothed target action.
 
-    Deviation: the target's action comes from the actor itself, not from a slow copy of it; only the critics have one.
+    Deviations: the actor moves with every update, not with every second (`delay`); the target's action comes from the
+    actor itself, not from a slow copy of it; the critics' slow copies follow after every update.
     """
 
     Settings = TD3Settings
