@@ -288,7 +288,9 @@ class Replay:
             picks, foreign = picks._replace(wanted=picks.wanted & ~alone), foreign & ~alone
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
             goal_slot = goal_slot.copy()
-            goal_slot[alone] = memory.later(goal_slot[alone], picks.source[alone], 1)  # achieved is what came after
+            goal_slot[alone] = memory.later(
+                goal_slot[alone], picks.source[alone], np.array(1)
+            )  # achieved is what came after
             goal_slot[foreign] = memory.slot(k, memory.draw(rng, k))
         slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)
