@@ -7,13 +7,14 @@ sets) is refused, types are plain numbers, and what is compressed is unpacked he
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -178,3 +179,57 @@ def opened(path: Path) -> Iterator[Group]:
     finally:
         with damage(path):
             file.close()
+
+
+class Sink:
+    """A file for HDF5, which crashes where a write fails; so here none does, and `failed` says what went wrong."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.at = file, 0
+        self.failed: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset + (os.fstat(self.file.fileno()).st_size if whence == os.SEEK_END else 0)
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: memoryview) -> int:
+        found = os.pread(self.file.fileno(), len(buffer), self.at)
+        buffer[: len(found)] = found
+        return len(found)
+
+    read = readinto
+    """h5py asks whether there is one, and calls `readinto`"""
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        try:
+            while len(rest) and self.failed is None:
+                done = os.pwrite(self.file.fileno(), rest, self.at)
+                rest, self.at = rest[done:], self.at + done
+        except OSError as error:
+            self.failed = error
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        try:
+            os.ftruncate(self.file.fileno(), size)
+        except OSError as error:
+            self.failed = self.failed or error
+        return size
+
+    def flush(self) -> None:
+        pass
+
+
+@contextmanager
+def created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """A new file, and what tells whether it still grows. Raises OSError at the end if it did not."""
+    with path.open("x+b", buffering=0) as file:
+        sink = Sink(file)
+        with h5py.File(sink, "w", track_order=True) as store:
+            yield store, sink
+    if sink.failed is not None:
+        raise sink.failed

@@ -16,11 +16,10 @@ from typing import Any
 from uuid import uuid4
 
 import gymnasium
-import h5py
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from tasks.hdf5 import Group, opened
+from tasks.hdf5 import Group, created, opened
 from tasks.recorded import Actions, Recorded, flags, recorded, shown
 from tasks.simulator import register_robotics
 from tasks.source import Source
@@ -161,8 +160,10 @@ def write(path: Path, task: Task, episodes: Iterable[Episode], **words: str) -> 
 def _write_main(path: Path, task: Task, episodes: Iterable[Episode]) -> tuple[int, int]:
     """Episodes and steps that were written."""
     number = steps = 0
-    with h5py.File(path, "x", track_order=True) as file:
+    with created(path) as (file, sink):
         for number, episode in enumerate(episodes, 1):
+            if sink.failed is not None:
+                break
             group, count = file.create_group(f"episode_{number - 1}"), len(episode.action)
             group.attrs["id"], group.attrs["total_steps"] = number - 1, count
             group["actions"] = episode.action.argmax(1) if task.discrete else episode.action

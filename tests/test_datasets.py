@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import gymnasium
@@ -72,6 +74,21 @@ def refused(call, *words) -> str:
     for word in words:
         assert word in said, said
     return said
+
+
+@pytest.mark.parametrize("room", [1, 3_000, 20_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, room):
+    """The operating system refuses to let the file grow, in a process of its own, as HDF5 might crash."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+            refused(lambda: write(tmp_path / "new", POINT, episodes(steps=(50,) * 40)), "cannot write", "make room")
+            os._exit(0 if list(tmp_path.iterdir()) == [] else 1)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # Minari ---------------------------------------------------------------------------------------------------------------
