@@ -18,6 +18,17 @@ LARGE = 1 << 25
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
+TOO_LARGE = "too large for the memory: give less with --replay, --hidden, --critics, --lanes or --batch"
+
+
+def exhausted(error: Exception) -> bool:
+    """Does it say that there is no more memory? torch says it with a RuntimeError."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("allocate" in said or "out of memory" in said)
+    )
+
+
 def prepare(threads: int, precision: str = "float32") -> None:
     """Before the first network is made: threads and precision of products, and no page faults for the same memory anew.
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_h
 import torch
 
 import tasks
-from gcrl import run
+from gcrl import checkpoint, run
 from gcrl.agents import AGENTS
 from gcrl.cli import parse
 from gcrl.limits import check_data, check_numbers, check_weights
@@ -68,7 +68,8 @@ class Settings(Generic[A]):
     init: str | None = None
     """start with the agent of this run, runs/<id>"""
     end_at_goal: bool | None = None
-    """what is learned from ends where a step arrives at the goal, though the episode goes on; none: the task's own"""
+    """True or False: what is learned from ends where a step arrives at the goal, though the episode goes on; none: the
+    task's own"""
     agent: str = DEFAULT_AGENT
     """the algorithm; `gcrl list` shows them"""
     algorithm: A = dataclasses.field(default=cast(A, None))
@@ -133,6 +134,8 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
                 f"--resume {known.resume} goes on with {name} = {old}, not {after[name]}: "
                 f"drop the flag, or start a new run without --resume"
             )
+    if asked.init != saved.init and checkpoint.folders(known.resume):
+        raise InputError(f"--resume {known.resume} has begun, from {saved.init or 'nothing'}: drop --init")
     return asked, known.resume
 
 

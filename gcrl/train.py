@@ -52,15 +52,27 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
             seconds = 0.0 if resume is None else go_on(training, folder)
             if learn(training, folder, seconds):
                 return folder
-        except InputError:  # what only the first update finds out: nothing has been learned, so nothing is left
-            if resume is None and not (folder / "checkpoints").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        except InputError:
+            leave(folder, resume)
+            raise
+        except RunError:
             raise
         except SimulatorError as error:
             raise RunError(f"{error}; once that is mended {again}") from error
         except OSError as error:
             raise RunError(f"cannot write to {folder} ({error.strerror or error}); once it can be, {again}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not machine.exhausted(error):
+                raise
+            leave(folder, resume)
+            raise InputError(machine.TOO_LARGE) from error
     raise Stopped(f"saved at {training.steps} steps; {again}")
+
+
+def leave(folder: Path, resume: Path | None) -> None:
+    """What only the first update finds out: nothing has been learned, so nothing stays."""
+    if resume is None and not (folder / "checkpoints").exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepared(plan: Plan, resume: Path | None = None) -> Training:
@@ -83,10 +95,10 @@ def begin(plan: Plan, vectors: Tensor | None = None) -> Training:
         return Training(plan, vectors)
     except SimulatorError as error:
         raise InputError(str(error)) from error
-    except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
-        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not machine.exhausted(error):
             raise
-        raise InputError("too large for the memory: give less with --replay, --hidden, --critics or --lanes") from error
+        raise InputError(machine.TOO_LARGE) from error
 
 
 def go_on(training: Training, folder: Path) -> float:
@@ -119,6 +131,8 @@ def learn(training: Training, folder: Path, seconds: float) -> bool:
                     progress.evaluated(training.steps, evaluate(evaluators, training), training.source.flow)
             stopped = bool(stop)  # asked once: a signal may come at any moment
             if stopped or last or (progress.save_due() and _crossed(before, training.steps, settings.log_every)):
+                if not all(bool(p.isfinite().all()) for p in training.agent.parameters()):
+                    raise RunError("the agent has diverged, a weight of it is not finite: train anew with a lower --lr")
                 training.save(folder, progress.saved())
             if stopped or last:
                 return last
