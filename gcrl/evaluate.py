@@ -177,7 +177,7 @@ def report(s: Settings) -> dict[str, Any]:
         raise InputError(f"--seed {s.seed}: must be 0 or more")
     if s.video:
         os.environ.setdefault("MUJOCO_GL", "egl")
-        video.check()
+        video.check(s.run)
     agent, plan, step = policy.load(s.run, s.device)
     names = [task.name for task in plan.tasks]
     for name in s.task:
@@ -201,10 +201,9 @@ def report(s: Settings) -> dict[str, Any]:
     except Exception as error:  # each simulator has its own for a machine that it cannot draw on
         if not s.video:
             raise
-        raise InputError(
-            f"--video: {plan.name} cannot be drawn here ({type(error).__name__}: {error}): "
-            f"mend that, set MUJOCO_GL to egl, osmesa or glfw, or drop the flag"
-        ) from error
+        cure = "mend that" if "pip install" in str(error) else "mend that, set MUJOCO_GL to egl, osmesa or glfw"
+        said = f"{type(error).__name__}: {error}"
+        raise InputError(f"--video: {plan.name} cannot be drawn here ({said}): {cure}, or drop the flag") from error
     *tasks, last = [{"task": name, "step": step, **figures(result)} for name, result in results.items()]
     return {**last, "tasks": tasks} if tasks else last
 

@@ -14,10 +14,12 @@ import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import DependencyNotInstalled
 
 import tasks
 from gcrl import __main__ as console
@@ -25,6 +27,7 @@ from gcrl import checkpoint, evaluate, run, train, video
 from gcrl.cli import guarded
 from gcrl.progress import Progress
 from gcrl.train import Training
+from tasks.task import InputError
 from tests.benchmarks.kills import differences
 from tests.problems import PLAIN, POINT, script
 
@@ -198,8 +201,28 @@ def test_videos_need_their_extra(capfd, tmp_path, monkeypatch, made):
 
 def test_where_nothing_can_be_drawn(capfd, monkeypatch, made):
     """POINT has nothing to draw; each simulator has an error of its own for that."""
-    monkeypatch.setattr(video, "check", lambda: None)
+    monkeypatch.setattr(video, "check", lambda folder: None)
     refused(capfd, ["evaluate", str(made), "--video"], "test-point cannot be drawn", "MUJOCO_GL")
+
+    def lacking(*args):
+        raise DependencyNotInstalled("pygame is not installed, run `pip install pygame`")
+
+    monkeypatch.setattr(evaluate, "every", lacking)
+    assert "MUJOCO_GL" not in refused(capfd, ["evaluate", str(made), "--video"], "pygame is not installed")
+
+
+def test_a_video_that_cannot_be_written(capfd, monkeypatch, finished):
+    """Where nothing can be made in the folder it is said before an episode is played; else when ffmpeg fails."""
+    monkeypatch.setattr(video, "find_spec", lambda name: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "TemporaryFile", full)
+        patch.setattr(evaluate, "every", None)
+        refused(capfd, ["evaluate", str(finished), "--video"], f"cannot write to {finished}: No space left")
+    written = SimpleNamespace(v3=SimpleNamespace(imwrite=full))
+    monkeypatch.setitem(sys.modules, "imageio", written)
+    monkeypatch.setitem(sys.modules, "imageio.v3", written.v3)
+    with pytest.raises(InputError, match=r"cannot write .*video\.mp4: No space left"):
+        video.write([], finished / "video.mp4")
 
 
 def test_an_interrupt_before_anything_begins_is_a_line_too(capfd, monkeypatch):
@@ -286,6 +309,11 @@ def test_a_run_goes_on_as_what_it_is(capfd, finished, flags, word):
     config = (finished / "config.json").read_bytes()
     said = refused(capfd, ["train", "--resume", str(finished), "--steps", "90", *flags], "drop the flag", "new run")
     assert word in said and (finished / "config.json").read_bytes() == config
+
+
+def test_a_run_that_has_begun_begins_with_no_other_agent(capfd, finished):
+    refused(capfd, ["train", "--resume", str(finished), "--steps", "90", "--init", "elsewhere"], "drop --init")
+    assert "elsewhere" not in (finished / "config.json").read_text()
 
 
 def test_a_finished_run_stays_as_it_is(capfd, finished):
@@ -415,11 +443,38 @@ def test_a_policy_that_has_diverged(capfd):
     refused(capfd, ["train", *TINY, "--lr", "1e30"], "diverged", "--lr", code=1)
 
 
+def test_an_agent_that_has_diverged_is_not_saved(capfd, finished):
+    """From data alone nobody asks for its actions."""
+    flags = ["--data", str(finished), "--offline", "--eval-episodes", "0", "--lr", "1e30", "--runs", "offline"]
+    refused(capfd, ["train", *TINY, *flags], "diverged", "--lr", code=1)
+    (folder,) = Path("offline").iterdir()
+    assert checkpoint.load(folder) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_an_update_that_finds_no_memory(capfd, monkeypatch, tmp_path, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Training, "step", fail)
+    refused_anew(capfd, tmp_path, ["train", *TINY, "--runs", "."], "too large for the memory", "--batch")
+
+
+def test_a_resumed_run_that_finds_no_memory_stays(capfd, monkeypatch, finished):
+    monkeypatch.setattr(Training, "step", full_memory)
+    refused(capfd, ["train", "--resume", str(finished), "--steps", "90"], "too large for the memory")
+    assert checkpoint.load(finished).step == 60
+
+
 # The disk
 
 
 def full(*args, **kwargs):
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_memory(*args):
+    raise MemoryError
 
 
 def test_a_disk_that_fills_up(capfd, monkeypatch):
