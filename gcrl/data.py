@@ -75,6 +75,9 @@ def lines(said: dict[str, Any]) -> list[str]:
     for part in said["parts"]:
         (short, long), (obs, action, goal) = part["length"], part["sizes"]
         out.append(f"{shown(part['task'])[1:-1] or 'of no task that it names'}:")
+        if not part["episodes"]:
+            out.append("  no episode")
+            continue
         out.append(f"  {part['episodes']:,} episodes of {short:,} to {long:,} steps, {part['steps']:,} in all")
         acted, wanted = f"action {action}" if action else "a choice", f"goal {goal}" if goal else "no goal"
         out.append(f"  observation {obs}, {acted}, {wanted}")
@@ -84,7 +87,8 @@ def lines(said: dict[str, Any]) -> list[str]:
     if "success" in said:
         out.append(f"as data of {said['task']}: success at the last step {said['success']:.3f}")
     elif "task" in said:
-        out.append(f"as data of {said['task']}: can be used")
+        some = any(part["episodes"] for part in said["parts"])
+        out.append(f"as data of {said['task']}: {'can be used' if some else 'nothing'}")
     return out
 
 

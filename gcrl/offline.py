@@ -25,6 +25,8 @@ def load(plan: Plan) -> list[list[Episode]]:
             k = [task.name for task in plan.tasks].index(name)
             own = tasks.get(name)
             found[k] += [laid(episode, own, plan.tasks[k]) for episode in datasets.read(path, own)]
+    if s.data and not any(found):
+        raise InputError(f"--data {' '.join(s.data)}: it holds no episode, give data that do")
     if s.offline and (empty := unfed(plan, found)):
         cure = "give data of it, leave it out, or have it learn from others' of its scene by --share uniform"
         raise InputError(f"--data holds nothing of {', '.join(empty)}: {cure}")
@@ -54,7 +56,7 @@ def _meant(given: str, chosen: Sequence[Task]) -> tuple[Path, list[str]]:
         return path, names
     if declared := [name for name in datasets.tasks_in(path) if name in names]:
         return path, declared
-    raise InputError(f"--data {given} does not say which of the {len(names)} tasks it is of: give --data TASK={given}")
+    raise InputError(f"--data {given} does not say which of {', '.join(names)} it is of: give --data TASK={given}")
 
 
 def best(episodes: list[Episode], share: float) -> list[Episode]:

@@ -27,6 +27,8 @@ def source(folder: Path) -> Source:
         raise InputError(f"{folder} has no checkpoint yet: its data are saved with the first one")
     home = max(found, key=lambda p: int(p.name)) if found else folder
     manifest = _object(home, "manifest.json", _bytes(home, "manifest.json"))
+    if not any(name.startswith("replay.") for name in manifest):
+        raise InputError(f"{folder} learned offline and keeps no data: give those that it was given with --data")
     tasks = _object(home, "state.json", _whole(home, "state.json", manifest)).get("task")
     if not isinstance(tasks, list) or not all(isinstance(name, str) for name in tasks):
         raise InputError(f"{home}: state.json does not say of which tasks it is: restore it from a copy")

@@ -8,6 +8,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -76,6 +77,25 @@ def test_it_says_what_a_data_set_holds(capfd):
     found = json.loads(said(capfd, "info", "new", "--json", "--task", POINT.name))
     assert found["parts"][0]["steps"] == 8 and 0 <= found["success"] <= 1
     assert json.loads(said(capfd, "info", "new", "--json"))["format"] == "Minari"
+
+
+def test_it_says_that_there_is_nothing(capfd, tmp_path, monkeypatch):
+    with h5py.File("empty.hdf5", "w") as file:  # no episode of it is whole
+        for name, shape in {"observations": (3, 2), "actions": (3, 2), "rewards": (3,)}.items():
+            file[name] = np.zeros(shape, np.float32)
+        file["terminals"], file["timeouts"] = np.ones(3, bool), np.zeros(3, bool)
+    text = said(capfd, "info", "empty.hdf5", "--task", POINT.name)
+    assert "no episode" in text and text.endswith("nothing\n") and "can be used" not in text
+    capfd.readouterr()
+    assert guarded(console.run, ["train", *TINY, "--task", POINT.name, "--data", "empty.hdf5"]) == 2
+    line = capfd.readouterr().err
+    assert "it holds no episode" in line and line.count("\n") == 1
+
+
+def test_a_run_that_learned_offline_has_no_data(capfd, trained):
+    assert train.main([*TINY, "--task", POINT.name, "--data", str(trained), "--offline", "--eval-episodes", "0"]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert "learned offline and keeps no data" in refused(capfd, "info", str(folder))
 
 
 def test_a_run_of_two_tasks_says_both(capfd, trained):
