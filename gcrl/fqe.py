@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
@@ -26,6 +27,7 @@ from gcrl.evaluate import interval
 from gcrl.limits import check_numbers
 from gcrl.nets import Critics
 from gcrl.optim import adam, step
+from gcrl.run import RunError
 from relabel.batch import Batch, State
 from relabel.replay import Replay
 from tasks import InputError
@@ -182,7 +184,10 @@ def report(s: Settings) -> dict[str, dict[str, Any]]:
     for k, mine in enumerate(found):
         for episode in mine:
             replay.add(k, episode)
-    return {name: e._asdict() for name, e in evaluate(agent, replay, s.updates, s.fit, s.seed).items()}
+    said = {name: e._asdict() for name, e in evaluate(agent, replay, s.updates, s.fit, s.seed).items()}
+    if not all(math.isfinite(e["value"]) for e in said.values()):
+        raise RunError("the values have diverged, they are not finite: give a lower --lr, or a policy that has not")
+    return said
 
 
 def main(args: Sequence[str]) -> int:

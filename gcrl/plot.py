@@ -151,9 +151,7 @@ def values_of(folders: Sequence[Path]) -> int:
         try:
             print(*values.draw(folder), sep="\n")
         except OSError as error:
-            raise InputError(
-                f"cannot write {error.filename}: {error.strerror}; make the run's folder writable"
-            ) from None
+            raise InputError(f"cannot write to {folder}: {error.strerror}; make it writable, or make room") from None
     return 0
 
 
@@ -191,7 +189,9 @@ def main(args: Sequence[str]) -> int:
                 sharing(shared, path.name, path / "sharing.png")
                 print(path / "sharing.png")
     except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}; give another place with --out") from None
+        where = error.filename or s.out or alone.parent
+        said = f"cannot write {where}: {error.strerror}"
+        raise InputError(f"{said}; give another place with --out, or make room") from None
     return 0
 
 

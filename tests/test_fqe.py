@@ -19,6 +19,7 @@ from gcrl.collect import Collector
 from gcrl.encoder import Spec
 from gcrl.evaluate import interval
 from gcrl.fqe import FQE, FQESettings, evaluate, starts
+from gcrl.run import RunError
 from gcrl.train import train
 from relabel.goals import parse
 from relabel.replay import Replay
@@ -184,6 +185,8 @@ def test_the_command(tmp_path, capsys):
         ):
             with pytest.raises(InputError, match=wrong):
                 gcrl(["fqe", str(folder), *args])
+        with pytest.raises(RunError, match=r"diverged.*--lr"):
+            gcrl(["fqe", str(folder), "--data", str(folder), "--updates", "9", "--hidden", "16", "--lr", "1e30"])
 
 
 def test_data_of_one_task_are_enough_and_success_ends_only_what_the_task_ends(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -145,6 +146,15 @@ def test_what_cannot_be_drawn_is_one_line(capfd, tmp_path, what, word):
     assert guarded(plot.main, bad(tmp_path, what)) == 2
     said = capfd.readouterr().err
     assert word in said and said.count("\n") == 1
+
+
+def test_a_picture_that_cannot_be_written_is_named(capfd, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(plot, "curves", full)
+    assert guarded(plot.main, [*bad(tmp_path, "nothing"), "--out", "here.png"]) == 2
+    assert "cannot write here.png: No space left" in capfd.readouterr().err
 
 
 def test_a_config_without_numbers_of_an_agent(figures, tmp_path):
