@@ -9,12 +9,35 @@ from unittest import mock
 import numpy as np
 
 import tasks
+from relabel import goals
+from tasks import fetch
+from tests.problems import SPEC, batch
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_a_task_a_strategy_and_an_algorithm_are_added():
+    """Each piece stands at the end of the file that it names."""
+    entry, strategy, algorithm = blocks("extending.md")
+    names = dict(vars(fetch))
+    exec(entry, names)
+    task = names["HOVER"]
+    achieved, desired = np.array([[1.3, 0.7, 0.5], [1.3, 0.8, 0.5]]), np.array([1.31, 0.71, 0.9])
+    assert task.success(achieved, desired).tolist() == [True, False]
+    assert task.reward(achieved, desired).tolist() == [0.0, -1.0]
+    names = dict(vars(goals))
+    exec(strategy, names)
+    index, left = np.full(500, 7), np.full(500, 9)
+    rows = goals.Rows(index, index, left, 100)
+    assert set(names["soon"](np.random.default_rng(0), rows)) == {7, 8, 9, 10, 11}
+    names = {}
+    exec(algorithm, names)
+    agent = names["Sarsa"](SPEC, names["Sarsa"].Settings(hidden=(8,)))
+    assert agent.update(batch(16))["critic_loss"].isfinite()
 
 
 def test_a_task_is_added_to_a_scene_and_trained_with_its_neighbours(tmp_path):
