@@ -96,6 +96,8 @@ class HindsightReplayBuffer(ReplayBuffer):
             raise InputError(f"buffer_size {buffer_size}: must hold an episode of {task.name}, {task.horizon} steps")
         if n_steps < 1 or (gamma is None and (n_steps > 1 or "geometric" in relabel)):
             raise InputError(f"n_steps {n_steps}, relabel {relabel!r}: give 1 or more steps, and the algorithm's gamma")
+        if gamma is not None and not 0 <= gamma <= 1:
+            raise InputError(f"gamma {gamma}: must be from 0 to 1")
         power = 0.99 if gamma is None else gamma  # one step: SB3 discounts, by its own gamma
         slots = slots_for(buffer_size, task)
         self.empty = partial(Replay, [task], slots, parse(relabel if task.goal_dim else "none", power), power)

@@ -162,7 +162,7 @@ def test_the_seed_chooses_the_episodes():
 
 
 def trained(name, **told):
-    wanted = {"batch": 8, "hidden": (8,), "period": 5}
+    wanted = {"batch": 8, "hidden": (8,), "period": 5} | ({"lr": 1e-2} if name == "dt" else {})
     return Training(plan(fit_for(name, POINT), name, wanted, relabel="future", warmup=25, lanes=2, **told))
 
 
