@@ -110,7 +110,7 @@ def side_by_side(x: Tensor, parts: Sequence[Sequence[Tensor]], depth: int, dropo
     weights, biases, gains, offsets = parts
     h = x.expand(len(weights[0]), *x.shape[-2:])
     for k, (w, b) in enumerate(zip(weights, biases, strict=True)):
-        h = torch.baddbmm(b, h, w)
+        h = products(h, w, b)
         if k < depth:
             h = dropped(h, dropout)
             h = torch.addcmul(offsets[k], F.layer_norm(h, h.shape[-1:], eps=EPS), gains[k]) if gains else h
@@ -220,9 +220,21 @@ def networks(params: Sequence[Any], many: int, norms: int, n: int) -> Iterator[t
 
 def rounded(a: Tensor, b: Tensor) -> Tensor | None:
     """a b, (B, i), (i, o) -> (B, o) float32, from bfloat16; None where that is not wanted or not worth it."""
-    if not ROUNDED or min(*a.shape, b.shape[1]) < WIDE or a.dtype != torch.float32:
+    if not worth_rounding(a, b):
         return None
     return torch.mm(a.bfloat16(), b.bfloat16()).float()
+
+
+def products(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """h w + b, (n, B, i), (n, i, o), (n, 1, o) -> (n, B, o), differentiable as often as wanted."""
+    if not worth_rounding(h, w):
+        return torch.baddbmm(b, h, w)
+    return torch.bmm(h.bfloat16(), w.bfloat16()).float() + b
+
+
+def worth_rounding(a: Tensor, b: Tensor) -> bool:
+    """Is a b, (..., B, i), (..., i, o), wide enough, and wanted from bfloat16?"""
+    return ROUNDED and not a.is_cuda and a.dtype == torch.float32 and min(*a.shape[-2:], b.shape[-1]) >= WIDE
 
 
 def product(h: Tensor, w: Tensor, b: Tensor) -> Tensor:

@@ -79,6 +79,27 @@ def test_a_stack_goes_where_float32_goes(rounding):
     assert all(not torch.equal(a, b) for a, b in zip(rough, fine, strict=True))
 
 
+def slopes(x):
+    """What they answer where it can be differentiated twice, and the gradients of the slopes' size."""
+    x = x.expand(2, *x.shape).clone().requires_grad_()
+    torch.manual_seed(0)
+    hidden, last = [layers.Linears(2, 8, 128), layers.Linears(2, 128, 128)], layers.Linears(2, 128, 1)
+    with layers.twice():
+        y = layers.stack(x, hidden, [], last)
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    return [y, slope, *torch.autograd.grad((slope**2).sum(), [*(p.weight for p in hidden), last.weight])]
+
+
+def test_what_is_differentiated_twice_is_rounded_too(rounding):
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(1))
+    rough = slopes(x)
+    layers.round_products(False)
+    fine = slopes(x)
+    for a, b in zip(rough, fine, strict=True):
+        assert a.dtype == torch.float32 and (a - b).norm() < 0.1 * b.norm()  # a unit near 0 opens, or shuts
+    assert not torch.equal(rough[1], fine[1])
+
+
 def test_float32_is_the_default_and_comes_back():
     machine.prepare(1, "bfloat16") if layers.can_round() else layers.round_products(True)
     assert layers.ROUNDED
