@@ -287,10 +287,8 @@ class Replay:
             alone = foreign & (self.pool.size.take(receiver) == 0)  # it has desired nothing yet: what was achieved
             picks, foreign = picks._replace(wanted=picks.wanted & ~alone), foreign & ~alone
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
-            goal_slot = goal_slot.copy()
-            goal_slot[alone] = memory.later(
-                goal_slot[alone], picks.source[alone], np.array(1)
-            )  # achieved is what came after
+            after = memory.later(goal_slot, picks.source, np.array(1))  # what is achieved is so by a step
+            goal_slot = np.where(alone, after, goal_slot)
             goal_slot[foreign] = memory.slot(k, memory.draw(rng, k))
         slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)

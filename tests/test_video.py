@@ -9,7 +9,7 @@ imageio = pytest.importorskip("imageio.v3", reason='needs the extra "video"')
 
 
 def test_every_frame_is_there_at_its_size_and_about_its_colour(tmp_path):
-    video.check()
+    video.check(tmp_path)
     frames = [np.full((48, 64, 3), shade, np.uint8) for shade in (0, 80, 160, 240)]
     path = video.write(frames, tmp_path / "video.mp4")
     back = imageio.imread(path)
