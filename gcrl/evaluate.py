@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import tyro
+from gymnasium.error import DependencyNotInstalled
 
 from gcrl import policy, video
 from gcrl.agents import Agent
@@ -177,8 +178,9 @@ def report(s: Settings) -> dict[str, Any]:
         raise InputError(f"--seed {s.seed}: must be 0 or more")
     if s.video:
         os.environ.setdefault("MUJOCO_GL", "egl")
-        video.check(s.run)
     agent, plan, step = policy.load(s.run, s.device)
+    if s.video:
+        video.check(s.run)
     names = [task.name for task in plan.tasks]
     for name in s.task:
         if name not in names:
@@ -201,7 +203,8 @@ def report(s: Settings) -> dict[str, Any]:
     except Exception as error:  # each simulator has its own for a machine that it cannot draw on
         if not s.video:
             raise
-        cure = "mend that" if "pip install" in str(error) else "mend that, set MUJOCO_GL to egl, osmesa or glfw"
+        lacks = isinstance(error, DependencyNotInstalled)
+        cure = "mend that" if lacks else "mend that, set MUJOCO_GL to egl, osmesa or glfw"
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"--video: {plan.name} cannot be drawn here ({said}): {cure}, or drop the flag") from error
     *tasks, last = [{"task": name, "step": step, **figures(result)} for name, result in results.items()]

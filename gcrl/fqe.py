@@ -178,8 +178,6 @@ def report(s: Settings) -> dict[str, dict[str, Any]]:
     settings = dataclasses.replace(plan.settings, **asked)
     plan = dataclasses.replace(plan, settings=settings, n_step=1, end_at_goal=False)  # worth what the task pays
     found = offline.load(plan)
-    if not any(found):
-        raise InputError(f"--data {' '.join(s.data)}: it holds no episode")
     replay = training.replay(plan, offline.slots(found))
     for k, mine in enumerate(found):
         for episode in mine:

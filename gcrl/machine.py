@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -21,12 +23,15 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 TOO_LARGE = "too large for the memory: give less with --replay, --hidden, --critics, --lanes or --batch"
 
 
-def exhausted(error: Exception) -> bool:
-    """Does it say that there is no more memory? torch says it with a RuntimeError."""
-    said = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("allocate" in said or "out of memory" in said)
-    )
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises InputError where there is no more of it inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
+        if not isinstance(error, MemoryError) and "allocate" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise InputError(TOO_LARGE) from error
 
 
 def prepare(threads: int, precision: str = "float32") -> None:

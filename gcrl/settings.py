@@ -49,8 +49,7 @@ class Settings(Generic[A]):
     reward_scale: tuple[float, ...] = ()
     """a factor on the reward of each task; none: 1"""
     explore: str | None = None
-    """policy, or relay: an episode pursues an easier task of its scene first; none: relay, where the task has easier
-    ones, which are then learned too"""
+    """policy, or relay: first pursue an easier task of the scene; none: relay where there are some, learned as well"""
     frame: str = "relative"
     """relative: where a scene is the same everywhere, the policy sees how far the goal is and no places; or absolute"""
     reflect: float = 0.5
@@ -68,8 +67,7 @@ class Settings(Generic[A]):
     init: str | None = None
     """start with the agent of this run, runs/<id>"""
     end_at_goal: bool | None = None
-    """True or False: what is learned from ends where a step arrives at the goal, though the episode goes on; none: the
-    task's own"""
+    """True: what is learned from ends where a step arrives at the goal, the episode goes on; none: the task's own"""
     agent: str = DEFAULT_AGENT
     """the algorithm; `gcrl list` shows them"""
     algorithm: A = dataclasses.field(default=cast(A, None))

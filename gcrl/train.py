@@ -50,29 +50,19 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
     with run.claimed(folder):
         try:
             seconds = 0.0 if resume is None else go_on(training, folder)
-            if learn(training, folder, seconds):
+            with machine.enough_memory():
+                whole = learn(training, folder, seconds)
+            if whole:
                 return folder
-        except InputError:
-            leave(folder, resume)
-            raise
-        except RunError:
+        except InputError:  # what only the first update finds out: nothing has been learned, so nothing is left
+            if resume is None and not (folder / "checkpoints").exists():
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         except SimulatorError as error:
             raise RunError(f"{error}; once that is mended {again}") from error
         except OSError as error:
             raise RunError(f"cannot write to {folder} ({error.strerror or error}); once it can be, {again}") from error
-        except (MemoryError, RuntimeError) as error:
-            if not machine.exhausted(error):
-                raise
-            leave(folder, resume)
-            raise InputError(machine.TOO_LARGE) from error
     raise Stopped(f"saved at {training.steps} steps; {again}")
-
-
-def leave(folder: Path, resume: Path | None) -> None:
-    """What only the first update finds out: nothing has been learned, so nothing stays."""
-    if resume is None and not (folder / "checkpoints").exists():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepared(plan: Plan, resume: Path | None = None) -> Training:
@@ -92,13 +82,10 @@ def begin(plan: Plan, vectors: Tensor | None = None) -> Training:
     vectors (K, D): of its sentences, where they are known already.
     """
     try:
-        return Training(plan, vectors)
+        with machine.enough_memory():
+            return Training(plan, vectors)
     except SimulatorError as error:
         raise InputError(str(error)) from error
-    except (MemoryError, RuntimeError) as error:
-        if not machine.exhausted(error):
-            raise
-        raise InputError(machine.TOO_LARGE) from error
 
 
 def go_on(training: Training, folder: Path) -> float:

@@ -287,8 +287,7 @@ class Replay:
             alone = foreign & (self.pool.size.take(receiver) == 0)  # it has desired nothing yet: what was achieved
             picks, foreign = picks._replace(wanted=picks.wanted & ~alone), foreign & ~alone
             k = receiver[foreign]  # what another task desired is no goal of this one: one of its own
-            after = memory.later(goal_slot, picks.source, np.array(1))  # what is achieved is so by a step
-            goal_slot = np.where(alone, after, goal_slot)
+            goal_slot = memory.later(goal_slot, picks.source, alone.astype(np.int64))  # achieved at a step's end
             goal_slot[foreign] = memory.slot(k, memory.draw(rng, k))
         slots = np.concatenate((picks.slots, goal_slot[:, None]), 1)
         obs, action, desired, recorded, ends = memory.split(memory.gather(slots))  # (B, n + 2, ...)

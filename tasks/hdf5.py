@@ -192,7 +192,7 @@ class Sink:
         self.at = offset + (os.fstat(self.file.fileno()).st_size if whence == os.SEEK_END else 0)
         return self.at
 
-    def tell(self) -> int:
+    def tell(self) -> int:  # h5py looks whether there is one
         return self.at
 
     def readinto(self, buffer: memoryview) -> int:

@@ -96,12 +96,11 @@ class Reaching(Agent):
     least: Tensor
 
     def __init__(self, spec: Spec, settings: ReachingSettings) -> None:
+        name = type(self).__name__.lower()
         if not spec.goal_dim or "goal" not in spec.task_id:
-            name = type(self).__name__.lower()
             raise InputError(f"--agent {name} learns to reach goals: give it a task with goals, and let it see them")
         low = torch.tensor([bounds[0] for bounds in spec.bounds])
         if self.by_reward and not low.isfinite().all():
-            name = type(self).__name__.lower()
             raise InputError(
                 f"--agent {name} takes what pays more than the least for an arrival, and a task here declares no least "
                 "one (reward_range): give it one that pays for arriving alone"
