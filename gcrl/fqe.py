@@ -20,7 +20,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gcrl import policy
+from gcrl import machine, policy
 from gcrl.agents.agent import Agent, follow
 from gcrl.cli import guarded, parse
 from gcrl.evaluate import interval
@@ -182,7 +182,8 @@ def report(s: Settings) -> dict[str, dict[str, Any]]:
     for k, mine in enumerate(found):
         for episode in mine:
             replay.add(k, episode)
-    said = {name: e._asdict() for name, e in evaluate(agent, replay, s.updates, s.fit, s.seed).items()}
+    with machine.enough_memory():
+        said = {name: e._asdict() for name, e in evaluate(agent, replay, s.updates, s.fit, s.seed).items()}
     if not all(math.isfinite(e["value"]) for e in said.values()):
         raise RunError("the values have diverged, they are not finite: give a lower --lr, or a policy that has not")
     return said

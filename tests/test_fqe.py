@@ -185,6 +185,8 @@ def test_the_command(tmp_path, capsys):
         ):
             with pytest.raises(InputError, match=wrong):
                 gcrl(["fqe", str(folder), *args])
+        with mock.patch.object(FQE, "update", side_effect=MemoryError), pytest.raises(InputError, match="memory"):
+            gcrl(["fqe", str(folder), "--data", str(folder)])
         with pytest.raises(RunError, match=r"diverged.*--lr"):
             gcrl(["fqe", str(folder), "--data", str(folder), "--updates", "9", "--hidden", "16", "--lr", "1e30"])
 
