@@ -1,4 +1,4 @@
-"""Small problems for the tests, in plain arithmetic: a point to steer, a wheel of known value, a script to follow."""
+"""Small problems for the tests, in plain arithmetic: a point, a wheel of known value, a script. Long: all share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gcrl data: what it says, what it converts, who plays, and what a wrong flag costs."""
+"""gcrl data: what it says, what it converts, who plays, and what a wrong flag costs. Long: four commands."""
 
 from __future__ import annotations
 

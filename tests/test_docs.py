@@ -20,6 +20,15 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
+def test_a_long_file_says_why_in_its_first_line():
+    root = DOCS.parent
+    files = [path for top in ("gcrl", "tasks", "relabel", "tests") for path in (root / top).rglob("*.py")]
+    assert len(files) > 100
+    for path in files:
+        first, *others = path.read_text().splitlines() or [""]
+        assert len(others) < 300 or "Long: " in first, f"{path}: {len(others) + 1} lines, and no reason"
+
+
 def test_a_task_a_strategy_and_an_algorithm_are_added():
     """Each piece stands at the end of the file that it names."""
     entry, strategy, algorithm = blocks("extending.md")

@@ -1,4 +1,4 @@
-"""The probe of `gym:` environments against small ones with known faults, and against known environments."""
+"""The probe of `gym:` environments against small ones with known faults, and known ones. Long: each fault is one."""
 
 from __future__ import annotations
 

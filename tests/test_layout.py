@@ -1,4 +1,4 @@
-"""Tasks laid out together against the tasks alone: the same scores, the same steps, one size; and names of tasks."""
+"""Tasks laid out together against the tasks alone: the same scores, steps, one size; names. Long: one file a module."""
 
 from __future__ import annotations
 

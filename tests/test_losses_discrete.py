@@ -1,4 +1,4 @@
-"""The losses of discrete agents against their equations in NumPy, and fitted Q-iteration against value iteration."""
+"""Losses of discrete agents against NumPy, fitted Q against value iteration. Long: one equation an algorithm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OGBench's tasks: our step is its step, and our arithmetic says what its simulator says."""
+"""OGBench's tasks: our step is its step, and our arithmetic says what its simulator says. Long: one file a module."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""Batches against the same arithmetic in plain Python, one step at a time: reward, end, bootstrap, goal, next obs."""
+"""Batches against the same arithmetic in plain Python, a step at a time. Long: reward, end, bootstrap, goal, next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharing steered by values against its formulas, written slowly in float64, and episodes rated one step at a time."""
+"""Sharing steered by values against its formulas, slowly, in float64; episodes rated. Long: a formula a strategy."""
 
 from __future__ import annotations
 

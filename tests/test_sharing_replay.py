@@ -1,4 +1,4 @@
-"""Batches of several tasks that share, row by row from the stored episodes alone: whose, which goal, reward and end.
+"""Batches of several tasks that share, row by row: whose, which goal, reward and end. Long: one file a class.
 
 Episode e of store k bears the number 1000 k + e, and every observation and goal says its own, so a row can be traced.
 Long: one reference for all strategies.

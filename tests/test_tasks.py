@@ -1,4 +1,4 @@
-"""One contract for every task of the registry: its arithmetic says what its simulator says, and a seed says it all."""
+"""One contract for every task: its arithmetic says what its simulator says, a seed says it all. Long: each clause."""
 
 from __future__ import annotations
 
