@@ -43,6 +43,11 @@ class Spec:
     gamma: float = 0.98
     """discount of one step"""
 
+    @property
+    def tasks(self) -> int:
+        """how many"""
+        return len(self.bounds)
+
     @staticmethod
     def of(
         tasks: Sequence[Task],
@@ -140,7 +145,7 @@ class Encoder(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         how, self.sees_goal = spec.task_id.split("+")[0], "goal" in spec.task_id
-        tasks = len(spec.bounds)
+        tasks = spec.tasks
         self.obs = Normaliser(spec.obs_dim)
         self.goals = [Normaliser(spec.goal_dim) for _ in set(spec.kinds)]
         self.goal = nn.ModuleList(self.goals)

@@ -354,5 +354,10 @@ def batch(size: int = 64, seed: int = 0, spec: Spec = SPEC, dtype: torch.dtype =
     reward = torch.randn(size, generator=g)
     obs, next_obs = torch.randn(2, size, spec.obs_dim, generator=g)
     goal = torch.randn(size, spec.goal_dim, generator=g)
-    task = torch.randint(len(spec.bounds), (size,), generator=g)
+    task = torch.randint(spec.tasks, (size,), generator=g)
     return Batch(*(x.to(dtype) for x in (obs, action, reward, discount, next_obs, goal)), task)
+
+
+def mean_by_task(x: Any, task: torch.Tensor) -> np.ndarray:
+    """For each row of x (B,) the mean over the rows of its task: (B,)"""
+    return np.array([np.mean([x[j] for j in range(len(x)) if task[j] == own]) for own in task])

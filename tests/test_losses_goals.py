@@ -16,7 +16,7 @@ from gcrl.nets import ClippedActor
 from relabel.batch import Batch
 from relabel.subgoal import Onward
 from tasks.task import InputError
-from tests.problems import SPEC, batch, settings_of
+from tests.problems import SPEC, batch, mean_by_task, settings_of
 from tests.test_losses import EPS, array, encoded, perceptron, values
 
 GOALS = ("gcbc", "wgcsl", "gcivl", "gciql", "hiql", "qrl", "crl", "actionable")
@@ -159,9 +159,9 @@ def test_gcivl(tau):
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
 
 
-def climbed(q, logp, alpha):
-    """DDPG + BC: Q over its mean size, and imitation."""
-    return -q.mean() / (np.abs(q).mean() + 1e-6) - alpha * logp.mean()
+def climbed(q, logp, alpha, b):
+    """DDPG + BC: Q over its mean size in a task, and imitation."""
+    return -(q / (mean_by_task(np.abs(q), b.task) + 1e-6)).mean() - alpha * logp.mean()
 
 
 def test_gciql():
@@ -174,7 +174,7 @@ def test_gciql():
     q1, q2 = values(agent.critic, x, a)
     assert agent.critic_loss(b).item() == pytest.approx(((q1 - y) ** 2 + (q2 - y) ** 2).mean(), rel=1e-6)
     pi = mean(agent, x)
-    wanted = climbed(values(agent.critic, x, np.clip(pi, -1, 1)).min(0), density(pi, a), 0.3)
+    wanted = climbed(values(agent.critic, x, np.clip(pi, -1, 1)).min(0), density(pi, a), 0.3, b)
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     agent.settings = dataclasses.replace(agent.settings, actor="awr", alpha=5.0)
     w = np.minimum(np.exp(5.0 * (np.minimum(q1, q2) - v)), 100)
@@ -247,7 +247,7 @@ def test_qrl(whole):
     assert agent.multiplier_loss(seen.detach()).item() == pytest.approx(np.exp(0.7) * (0.05 - excess), rel=1e-6)
     x, z, w = encoded(agent, b.obs, b.goal), phi(b.obs), psi(b.goal)
     pi = mean(agent, x)
-    wanted = climbed(-distance(agent, after(z, np.clip(pi, -1, 1)), w), density(pi, array(b.action)), 0.2)
+    wanted = climbed(-distance(agent, after(z, np.clip(pi, -1, 1)), w), density(pi, array(b.action)), 0.2, b)
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     agent.settings = dataclasses.replace(agent.settings, actor="awr", alpha=5.0)
     weight = np.minimum(np.exp(5.0 * (distance(agent, z, w) - distance(agent, phi(b.next_obs), w))), 100)
@@ -269,7 +269,7 @@ def test_crl():
     assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     pi = policy(agent, encoded(agent, b.obs, b.goal))
     q = np.diagonal(table(pi), axis1=1, axis2=2).min(0)
-    assert agent.actor_loss(b).item() == pytest.approx(climbed(q, density(pi, array(b.action)), 0.2), rel=1e-6)
+    assert agent.actor_loss(b).item() == pytest.approx(climbed(q, density(pi, array(b.action)), 0.2, b), rel=1e-6)
 
 
 def test_actionable():

@@ -15,6 +15,7 @@ from gcrl.agents.rem import mixture
 from gcrl.layers import twice
 from gcrl.nets import Critics
 from relabel.segment import Segment
+from tests.problems import mean_by_task
 from tests.test_losses import LOG_ALPHA, array, bounded, data, drawn, encoded, expected_critic_loss, perceptron, values
 from tests.test_losses import made as plain
 
@@ -81,7 +82,7 @@ def test_td3bc(scale, penalty):
     x, a_data = encoded(agent, b.obs, b.goal), array(b.action)
     a = np.tanh(perceptron(agent.actor.net, x))
     q = values(agent.critic, x, a)[0]
-    wanted = -scale * q.mean() / abs(q).mean() + ((a - a_data) ** 2).mean() + penalty * (a**2).mean()
+    wanted = -scale * (q / mean_by_task(abs(q), b.task)).mean() + ((a - a_data) ** 2).mean() + penalty * (a**2).mean()
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     assert seeded(agent.critic_loss, b).item() == pytest.approx(expected_critic_loss(agent, "td3", b, 1), rel=1e-6)
 
@@ -98,7 +99,8 @@ def test_the_scale_of_td3bc_is_a_constant():
     x = agent.encode(b.state)
     a = agent.actor(x)
     q = agent.critic(x, a, slice(0, 1))[0]
-    wanted = gradients(-q.mean() / q.detach().abs().mean() + ((a - b.action) ** 2).mean(), agent.actor)
+    size = torch.from_numpy(mean_by_task(array(q.abs()), b.task))
+    wanted = gradients(-(q / size).mean() + ((a - b.action) ** 2).mean(), agent.actor)
     torch.testing.assert_close(gradients(agent.actor_loss(b), agent.actor), wanted)
     before = agent.actor_loss(b).item()
     with torch.no_grad():
@@ -121,7 +123,8 @@ def test_rebrac(normalise):
     assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     a = np.tanh(perceptron(agent.actor.net, x))
     q = values(agent.critic, x, a)[0]
-    wanted = -q.mean() / (abs(q).mean() if normalise else 1) + 0.3 * ((a - array(first.action)) ** 2).sum(1).mean()
+    size = mean_by_task(abs(q), first.task) if normalise else 1
+    wanted = -(q / size).mean() + 0.3 * ((a - array(first.action)) ** 2).sum(1).mean()
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
 
 
@@ -445,7 +448,7 @@ def test_uwac(monkeypatch):
     assert agent.critic_loss(b).item() == pytest.approx(wanted, rel=1e-6)
     a = np.tanh(perceptron(agent.actor.net, x))
     q = values(agent.critic, x, a)[0]
-    wanted = (-2.5 * w * q / abs(q).mean()).mean() + ((a - array(b.action)) ** 2).mean()
+    wanted = (-2.5 * w * q / mean_by_task(abs(q), b.task)).mean() + ((a - array(b.action)) ** 2).mean()
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
 
 

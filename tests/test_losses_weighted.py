@@ -18,7 +18,7 @@ from relabel.replay import Replay
 from relabel.segment import Segment
 from relabel.share import Sharing
 from tasks.task import Episode, InputError
-from tests.problems import PLAIN, POINT, SPEC, settings_of
+from tests.problems import PLAIN, POINT, SPEC, mean_by_task, settings_of
 from tests.test_losses import array, bounded, data, encoded, perceptron, values
 
 WEIGHTED = ("iql", "awac", "crr")
@@ -154,7 +154,7 @@ def weight_of(agent, name, b, seed):
     q = values(agent.critic, x, a).min(0)
     if name == "awac":
         exp = np.exp((q - others.mean(0)) / s.temperature)
-        return exp / exp.mean()
+        return exp / mean_by_task(exp, b.task)
     advantage = q - (others.max(0) if s.maximum else others.mean(0))
     return 1.0 * (advantage > 0) if s.binary else np.minimum(np.exp(advantage / s.temperature), s.most)
 
@@ -178,7 +178,7 @@ def test_actor_loss(name, changes):
     w = weight_of(agent, name, b, 1)
     x = encoded(agent, b.obs, b.goal)
     torch.manual_seed(1)
-    found = agent.weight(agent.encode(b.state), b.action)
+    found = agent.weight(agent.encode(b.state), b)
     np.testing.assert_allclose(array(found), w, rtol=1e-5)
     assert not found.requires_grad
     if "most" in changes:
@@ -208,9 +208,10 @@ def test_the_actors_loss_moves_the_actor_alone(name):
     assert {key.split(".")[0] for key, p in agent.named_parameters() if p.grad is not None} == {"actor"}
 
 
-def test_weights_are_one_on_average_over_the_batch():
+def test_weights_are_one_on_average_over_the_rows_of_a_task():
     agent, b = made("awac", temperature=0.3), data()
-    assert agent.weight(agent.encode(b.state), b.action).mean().item() == pytest.approx(1)
+    w = agent.weight(agent.encode(b.state), b)
+    assert [w[b.task == task].mean().item() for task in range(2)] == pytest.approx([1, 1])
 
 
 # Returns ------------------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def segment(size=20, length=5, spec=SPEC, seed=0):
     assert ended.any() and (~ended & (n < length)).any() and (n == length).any()
     to_go = reward.sum(1) + torch.randn(size, generator=g, dtype=torch.float64)
     goal = torch.randn(size, spec.goal_dim, generator=g, dtype=torch.float64)
-    task = torch.from_numpy(rng.integers(0, len(spec.bounds), size))
+    task = torch.from_numpy(rng.integers(0, spec.tasks, size))
     return Segment(obs, action, reward, discount, counts, to_go, torch.from_numpy(rng.integers(0, 3, size)), goal, task)
 
 
@@ -283,7 +284,9 @@ def test_both_losses_of_awr(changes):
     a = (g - v[:, :-1])[counts]
     assert agent.value_loss(b).item() == pytest.approx((a**2).mean(), rel=1e-6)
     if s.normalise:
-        a = (a - a.mean()) / (a.std() + 1e-5)
+        for own in range(2):
+            rows = array(b.task)[:, None].repeat(5, 1)[counts] == own
+            a[rows] = (a[rows] - a[rows].mean()) / (a[rows].std() + 1e-5)
     w = np.minimum(np.exp(a / s.temperature), s.most)
     assert changes == {} or (w.max() == s.most and w.min() < 1)
     logp = np.stack([log_density(agent, seen(agent, b, t), array(b.action[:, t])) for t in range(5)], 1)[counts]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gcrl.agents.by_task import greatest, means
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.weighted import Weighted
+from relabel.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class AWACSettings(OfflineSettings):
 
 
 class AWAC(Weighted):
-    """The weights of a batch have mean 1: the partition function, estimated as the authors' own code does.
+    """The weights of a task's rows have mean 1: the partition function, estimated as the authors' own code does.
 
     Deviations: two hidden layers for the actor too (four there), no weight decay.
     """
@@ -29,7 +31,9 @@ class AWAC(Weighted):
     settings: AWACSettings
 
     @torch.no_grad()
-    def weight(self, x: Tensor, action: Tensor) -> Tensor:
-        """B softmax(A / lambda) over the B rows,  A = min Q(s, a) - mean_j min Q(s, a_j),  a_j ~ pi(.|s)"""
-        q, others = self.compared(x, action, self.settings.samples)
-        return len(q) * ((q - others.mean(0)) / self.settings.temperature).softmax(0)
+    def weight(self, x: Tensor, b: Batch) -> Tensor:
+        """n softmax(A / lambda) over the n rows of a task,  A = min Q(s, a) - mean_j min Q(s, a_j),  a_j ~ pi(.|s)"""
+        q, others = self.compared(x, b.action, self.settings.samples)
+        advantage = (q - others.mean(0)) / self.settings.temperature
+        share = (advantage - greatest(advantage, b.task, self.spec.tasks)).exp()
+        return share / means(share, b.task, self.spec.tasks)

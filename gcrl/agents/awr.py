@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gcrl.agents.agent import Drawing, Metrics, only
+from gcrl.agents.by_task import sums
 from gcrl.encoder import Spec
 from gcrl.nets import NormalActor, Values
 from gcrl.optim import adam, step
@@ -32,7 +33,7 @@ class AWRSettings:
     trace: float = 0.95
     """lambda of the returns: 0 one step of reward and the value behind it, 1 all rewards of the window"""
     normalise: bool = True
-    """advantages are brought to mean 0 and deviation 1, as in the authors' code; no: as they are, --temperature 0.05"""
+    """a task's advantages get mean 0 and deviation 1, as in the authors' code; no: as they are, --temperature 0.05"""
     temperature: float = 1.0
     """beta: the greater, the nearer to plain imitation"""
     most: float = 20.0
@@ -88,9 +89,15 @@ class AWR(Drawing):
         s, v = self.settings, self.values(b)
         advantage = self.returns(b, v) - v[:, :-1]
         if s.normalise:
-            centre = b.mean(advantage)
-            advantage = (advantage - centre) / (b.mean((advantage - centre) ** 2).sqrt() + 1e-5)
+            centred = advantage - self.mean_of_its_task(b, advantage)
+            advantage = centred / (self.mean_of_its_task(b, centred**2).sqrt() + 1e-5)
         return (advantage / s.temperature).exp().clamp(max=s.most)
+
+    def mean_of_its_task(self, b: Segment, x: Tensor) -> Tensor:
+        """x (B, L) over the steps that count in the windows of the same task: (B, 1)"""
+        over = torch.where(b.counts, x, 0).sum(1), b.counts.sum(1).to(x.dtype)
+        total, steps = (sums(part, b.task, self.spec.tasks) for part in over)
+        return (total / steps)[:, None]
 
     def returns(self, b: Segment, v: Tensor) -> Tensor:
         """G_t = r_t + gamma ((1 - lambda) V(s_t+1) + lambda G_t+1), and G = V behind the last step; v (B, L + 1)"""

@@ -50,7 +50,7 @@ class BEAR(BestOf):
         if settings.kernel not in KERNELS:
             raise InputError(f"--kernel {settings.kernel}: choose from {', '.join(KERNELS)}")
         super().__init__(spec, settings, GaussianActor)
-        self.log_multiplier = nn.Parameter(torch.full((len(spec.bounds),), math.log(settings.multiplier)))
+        self.log_multiplier = nn.Parameter(torch.full((spec.tasks,), math.log(settings.multiplier)))
         self.optimizers["multiplier"] = adam([self.log_multiplier], settings.multiplier_lr)
 
     @property

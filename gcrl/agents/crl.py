@@ -86,7 +86,7 @@ class CRL(Reaching):
 
     def actor_loss(self, b: Batch) -> Tensor:
         """-E[min Q(s, pi, g)] / E|min Q(s, pi, g)| - alpha E[log N(a; pi, 1)]"""
-        return self.climb(self.encode(b.state), b.action, partial(self.q, b.state), self.settings.alpha)
+        return self.climb(self.encode(b.state), b, partial(self.q, b.state), self.settings.alpha)
 
     def q(self, state: State, action: Tensor) -> Tensor:
         """min Q(s, a, g): (B,)"""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gcrl.agents.offline import OfflineSettings
 from gcrl.agents.weighted import Weighted
+from relabel.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class CRR(Weighted):
     settings: CRRSettings
 
     @torch.no_grad()
-    def weight(self, x: Tensor, action: Tensor) -> Tensor:
+    def weight(self, x: Tensor, b: Batch) -> Tensor:
         """1[A > 0] or min(exp(A / beta), most),  A = min Q(s, a) - mean or max_j min Q(s, a_j),  a_j ~ pi(.|s)"""
         s = self.settings
-        q, others = self.compared(x, action, s.samples)
+        q, others = self.compared(x, b.action, s.samples)
         advantage = q - (others.amax(0) if s.maximum else others.mean(0))
         if s.binary:
             return (advantage > 0).to(q.dtype)

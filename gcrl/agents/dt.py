@@ -94,8 +94,8 @@ class DT(Agent):
         if s.returns:
             self.reward = Critics(1, 2 * dim + spec.action_dim, s.hidden, layer_norm=False)
             self.optimizers["reward"] = adam(self.reward, s.lr)
-        self.register_buffer("best", torch.zeros(len(spec.bounds)))
-        self.register_buffer("scale", torch.ones(len(spec.bounds)))
+        self.register_buffer("best", torch.zeros(spec.tasks))
+        self.register_buffer("scale", torch.ones(spec.tasks))
         self.register_buffer("looked", torch.tensor(0))
 
     def draw(self, replay: Source, rng: np.random.Generator) -> Segment:

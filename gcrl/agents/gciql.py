@@ -86,7 +86,7 @@ class GCIQL(Reaching):
             with torch.no_grad():
                 advantage = self.critic(x, b.action).amin(0) - self.v(x)[0]
             return -(weight(advantage, alpha) * self.log_prob(x, b.action)).mean()
-        return self.climb(x, b.action, lambda a: self.critic(x, a).amin(0), alpha)
+        return self.climb(x, b, lambda a: self.critic(x, a).amin(0), alpha)
 
     @torch.no_grad()
     def value(self, b: Batch) -> Tensor:

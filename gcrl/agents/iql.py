@@ -74,13 +74,13 @@ class IQL(Weighted):
     def actor_loss(self, b: Batch, q: Tensor | None = None) -> Tensor:
         """-E[w(s, a) log pi(a|s)]; `q` (B,) is min Q'(s, a), if it is known"""
         x = self.encode(b.state)
-        w = self.weight(x, b.action) if q is None else self.weight_of(x, q)
+        w = self.weight(x, b) if q is None else self.weight_of(x, q)
         return -(w * self.actor.log_prob(x, b.action)).mean()
 
-    def weight(self, x: Tensor, action: Tensor) -> Tensor:
+    def weight(self, x: Tensor, b: Batch) -> Tensor:
         """min(exp(beta (min Q'(s, a) - V(s))), most)"""
         with torch.no_grad():
-            return self.weight_of(x, self.least(self.target(x, action)))
+            return self.weight_of(x, self.least(self.target(x, b.action)))
 
     @torch.no_grad()
     def weight_of(self, x: Tensor, q: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Replaying(Agent):
     def __init__(self, spec: Spec, settings: Any) -> None:
         super().__init__(spec, settings)
         self.register_buffer("bounds", torch.tensor(spec.bounds), persistent=False)
-        apart = getattr(settings, "surgery", "none") != "none" and len(spec.bounds) > 1
+        apart = getattr(settings, "surgery", "none") != "none" and spec.tasks > 1
         self.steady = not apart and getattr(settings, "weights", "conditioned") != "tied"
 
     def draw(self, replay: Source, rng: np.random.Generator) -> Batch:

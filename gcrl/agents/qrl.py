@@ -147,7 +147,7 @@ class QRL(Reaching):
             with torch.no_grad():
                 advantage = self.distance(b.state) - self.distance(b.next_state)
             return -(weight(advantage, alpha) * self.log_prob(self.encode(b.state), b.action)).mean()
-        return self.climb(self.encode(b.state), b.action, partial(self.q, b.state), alpha)
+        return self.climb(self.encode(b.state), b, partial(self.q, b.state), alpha)
 
     def distance(self, state: State) -> Tensor:
         """d(s, g): (B,)"""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gcrl.agents.agent import Agent, only
+from gcrl.agents.by_task import means
 from gcrl.agents.offline import expectile
 from gcrl.encoder import Spec
 from gcrl.nets import Actor, normal_density
@@ -165,14 +166,15 @@ class Reaching(Agent):
         """log N(a; mean(x), 1): (B,)"""
         return unit_density(action - self.actor.mean(x))
 
-    def climb(self, x: Tensor, action: Tensor, q: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
-        """-E[Q(pi)] / E|Q(pi)| - alpha E[log N(a; mean, 1)], the divisor a constant, pi the mean clipped.
+    def climb(self, x: Tensor, b: Batch, q: Callable[[Tensor], Tensor], alpha: float) -> Tensor:
+        """-E[Q(pi) / E|Q(pi)|] - alpha E[log N(a; mean, 1)], the divisor a task's and constant, pi the mean clipped.
 
-        x (B, X) the actor's input, action (B, A) the data's, q (B, A) -> (B,).
+        x (B, X) the actor's input, q (B, A) -> (B,).
         """
         mean = self.actor.mean(x)
         value = q(mean.clamp(-1, 1))
-        return -value.mean() / (value.abs().mean() + 1e-6).detach() - alpha * unit_density(action - mean).mean()
+        size = means(value.detach().abs(), b.task, self.spec.tasks) + 1e-6
+        return -(value / size).mean() - alpha * unit_density(b.action - mean).mean()
 
     def descend(self, name: str, loss: Callable[..., Tensor], *data: Any) -> Tensor:
         """A step of the optimizer `name` along the gradient of loss(data)."""

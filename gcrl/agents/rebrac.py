@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcrl.agents.by_task import unit
 from gcrl.agents.offline import OfflineTD3Settings
 from gcrl.agents.td3 import TD3
-from gcrl.agents.td3bc import unit
 from relabel.prefetch import Source
 from relabel.segment import Segment
 
@@ -63,11 +63,11 @@ class ReBRAC(TD3):
         return ((a_ - b.action[:, 1]) ** 2).sum(-1) * b.counts[:, 1]
 
     def actor_loss(self, b: Any) -> Tensor:
-        """E[-Q_1(s, pi(s)) / mean |Q_1| + beta_1 |pi(s) - a|^2 + penalty |pi(s)|^2 / A]"""
+        """E[-Q_1(s, pi(s)) / the task's mean |Q_1| + beta_1 |pi(s) - a|^2 + penalty |pi(s)|^2 / A]"""
         s, first = self.settings, b.first()
         x = self.encode(first.state)
         a = self.actor(x)
         q = self.critic(x, a, slice(0, 1))[0]
         imitation = ((a - first.action) ** 2).sum(-1)
-        value = unit(q) if s.normalise else q
+        value = unit(q, first.task, self.spec.tasks) if s.normalise else q
         return (-value + s.actor_weight * imitation + s.action_penalty * (a**2).mean(-1)).mean()

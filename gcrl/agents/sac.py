@@ -35,7 +35,7 @@ class SAC(Drawing, OffPolicy):
 
     def __init__(self, spec: Spec, settings: SACSettings) -> None:
         super().__init__(spec, settings, GaussianActor)
-        self.log_alpha = nn.Parameter(torch.full((len(spec.bounds),), math.log(settings.alpha)))
+        self.log_alpha = nn.Parameter(torch.full((spec.tasks,), math.log(settings.alpha)))
         self.entropy = -float(spec.action_dim) if settings.entropy is None else settings.entropy
         self.optimizers["alpha"] = adam([self.log_alpha], settings.lr)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gcrl.agents.by_task import unit
 from gcrl.agents.offline import OfflineTD3Settings
 from gcrl.agents.td3 import TD3
 from relabel.batch import Batch
@@ -25,14 +26,9 @@ class TD3BC(TD3):
     offline = True
 
     def actor_loss(self, b: Batch) -> Tensor:
-        """E[-lambda Q_1(s, pi(s)) + |pi(s) - a|^2 / A + penalty |pi(s)|^2 / A],  lambda = scale / mean |Q_1|"""
+        """E[-lambda Q_1(s, pi(s)) + |pi(s) - a|^2 / A + penalty |pi(s)|^2 / A],  lambda = scale / its task's |Q_1|"""
         s, x = self.settings, self.encode(b.state)
         a = self.actor(x)
         q = self.critic(x, a, slice(0, 1))[0]
         imitation = ((a - b.action) ** 2).mean(-1)
-        return (-s.scale * unit(q) + imitation + s.action_penalty * (a**2).mean(-1)).mean()
-
-
-def unit(q: Tensor) -> Tensor:
-    """q (B,) over the mean of its size, which counts as a constant."""
-    return q / q.detach().abs().mean()
+        return (-s.scale * unit(q, b.task, self.spec.tasks) + imitation + s.action_penalty * (a**2).mean(-1)).mean()

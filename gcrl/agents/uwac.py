@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcrl.agents.td3bc import TD3BC, TD3BCSettings, unit
+from gcrl.agents.by_task import unit
+from gcrl.agents.td3bc import TD3BC, TD3BCSettings
 from gcrl.nets import Critics
 from relabel.batch import Batch
 
@@ -51,7 +52,7 @@ class UWAC(TD3BC):
             w = self.trust(self.masked(self.critic, x, a))
         q = self.critic(x, a, slice(0, 1))[0]
         imitation = ((a - b.action) ** 2).mean(-1)
-        return (-s.scale * w * unit(q) + imitation + s.action_penalty * (a**2).mean(-1)).mean()
+        return (-s.scale * w * unit(q, b.task, self.spec.tasks) + imitation + s.action_penalty * (a**2).mean(-1)).mean()
 
     def masked(self, critic: Critics, x: Tensor, a: Tensor) -> Tensor:
         """Q(x, a) under T masks, (n, T, B), in one pass."""

@@ -30,10 +30,10 @@ class Weighted(Drawing, OffPolicy):
     def actor_loss(self, b: Batch) -> Tensor:
         """-E[w(s, a) log pi(a|s)]"""
         x = self.encode(b.state)
-        return -(self.weight(x, b.action) * self.actor.log_prob(x, b.action)).mean()
+        return -(self.weight(x, b) * self.actor.log_prob(x, b.action)).mean()
 
-    def weight(self, x: Tensor, action: Tensor) -> Tensor:
-        """w(s, a), without a gradient: (B, X), (B, A) -> (B,)"""
+    def weight(self, x: Tensor, b: Batch) -> Tensor:
+        """w(s, a), without a gradient, x (B, X) the encoded states: (B,)"""
         raise TypeError(f"{type(self).__name__} does not say what an action weighs")
 
     def compared(self, x: Tensor, action: Tensor, n: int) -> tuple[Tensor, Tensor]:
