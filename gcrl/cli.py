@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from gcrl.run import RunError
 from tasks import InputError, SimulatorError
@@ -29,6 +29,22 @@ def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
         return 141
 
 
+def spelled_out(kind: Any, args: Sequence[str]) -> list[str]:
+    """`args` with a value behind each flag that may be True, False or left open: --flag is True, --no-flag is False."""
+    hints = get_type_hints(get_origin(kind) or kind)
+    open_ = {f"--{name}".replace("_", "-") for name, hint in hints.items() if hint == bool | None}
+    out = list[str]()
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
+        flag = arg.replace("_", "-")
+        if flag in open_ and (not following or following.startswith("-")):
+            out += [arg, "True"]
+        elif flag.startswith("--no-") and f"--{flag[5:]}" in open_:
+            out += [f"--{flag[5:]}", "False"]
+        else:
+            out.append(arg)
+    return out
+
+
 def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any:
     """The flags of a settings dataclass. Raises InputError, one line, where tyro would print a box."""
     import tyro
@@ -37,7 +53,7 @@ def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any
     start = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=list(args), prog=prog, config=(tyro.conf.OmitArgPrefixes,), **start)
+            return tyro.cli(kind, args=spelled_out(kind, args), prog=prog, config=(tyro.conf.OmitArgPrefixes,), **start)
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from gcrl.agents.agent import Agent, Metrics
 
 Program = Callable[..., Sequence[Tensor]]
+Build = Callable[[torch.fx.GraphModule, list[Tensor]], Program]
+LONG = 25_000
+"""Updates of a run that is compiled unasked: what compiling takes is won back by then (docs/results.md, An update)."""
+
+
+def pays(updates: float, device: torch.device) -> bool:
+    """Is a run so long that it is over sooner? On a GPU nobody has measured it yet."""
+    return updates >= LONG and device.type == "cpu"
 
 
 def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
@@ -43,10 +52,10 @@ class Compiled:
     What a program reads and changes besides its data are the agent's own tensors, where they are: weights, buffers and
     the state of optimizers must be changed in place by whoever else changes them. Results agree but for rounding, and
     the order of draws where there are several; they are the same whenever a run was cut off and went on, as tracing
-    leaves nothing behind.
+    leaves nothing behind. Where it cannot be, InputError says so, but if it is `optional` updates stay as they are.
     """
 
-    def __init__(self, agent: Agent, build: Callable[[torch.fx.GraphModule, list[Tensor]], Program] = build) -> None:
+    def __init__(self, agent: Agent, build: Build = build, optional: bool = False) -> None:
         if not agent.steady:
             raise InputError(
                 f"--compile: updates of {type(agent).__name__.lower()} with these flags differ from one another, "
@@ -55,7 +64,7 @@ class Compiled:
         if not (next(agent.parameters()).is_cuda or compiler()):
             raise InputError("--compile: no C++ compiler here, install g++ or clang++, or leave it out")
         self.agent, self.plain = agent, agent.update
-        self.build = build
+        self.build, self.optional = build, optional
         self.programs: dict[Hashable, tuple[Program, list[str]]] = {}
 
     def __call__(self, data: Any) -> Metrics:
@@ -65,7 +74,14 @@ class Compiled:
         given = [x.contiguous() for x in tensors(data)]  # a program knows how its data lie
         key = phase, tuple([x.shape for x in given])
         if key not in self.programs:
-            self.programs[key] = self.trace(data, given)
+            try:
+                self.programs[key] = self.trace(data, given)
+            except InputError as error:
+                if not self.optional:
+                    raise
+                print(f"gcrl: {str(error).replace(', leave it out', '')}; updates stay as they are", file=sys.stderr)
+                del self.agent.update  # back to its own
+                return self.plain(data)
         program, names = self.programs[key]
         with torch.no_grad():
             found = program(*given)
@@ -115,15 +131,17 @@ def untouched(agent: Agent) -> Iterator[None]:
     """Whatever is done inside, the agent is as before; only its optimizers may come out with the state of a start."""
     before = [(x, x.detach().clone()) for x in (*agent.parameters(), *agent.buffers(), *slots(agent))]
     known, updates = {id(x) for x, _ in before}, agent.updates
-    with torch.random.fork_rng():
-        yield
-    with torch.no_grad():
-        for x, old in before:
-            x.copy_(old)
-        for x in slots(agent):
-            if id(x) not in known:
-                x.zero_()
-    agent.updates = updates
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        with torch.no_grad():
+            for x, old in before:
+                x.copy_(old)
+            for x in slots(agent):
+                if id(x) not in known:
+                    x.zero_()
+        agent.updates = updates
 
 
 def slots(agent: Agent) -> Iterator[Tensor]:

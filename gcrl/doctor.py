@@ -44,7 +44,7 @@ def checks() -> Iterator[tuple[bool, str]]:
     found = compiled.compiler()
     yield (
         True,
-        f"{found} makes an update one program, for long runs: --compile"
+        f"{found} makes an update one program in runs of {compiled.LONG:,} updates and more (--compile, --no-compile)"
         if found
         else "no C++ compiler (g++ or clang++), which --compile needs",
     )

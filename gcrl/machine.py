@@ -34,6 +34,15 @@ def enough_memory() -> Iterator[None]:
         raise InputError(TOO_LARGE) from error
 
 
+def device(name: str) -> torch.device:
+    """auto, cpu or cuda. Raises InputError."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name}: choose from auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine or this build of torch has no CUDA; use --device auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def prepare(threads: int, precision: str = "float32") -> None:
     """Before the first network is made: threads and precision of products, and no page faults for the same memory anew.
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_h
 import torch
 
 import tasks
-from gcrl import checkpoint, run
+from gcrl import checkpoint, compiled, machine, run
 from gcrl.agents import AGENTS
 from gcrl.cli import parse
 from gcrl.limits import check_data, check_numbers, check_weights
@@ -102,8 +102,8 @@ class Settings(Generic[A]):
     """threads of a matrix product"""
     precision: str = "float32"
     """of matrix products; bfloat16: wide ones are rounded, where `gcrl doctor` says that this is faster"""
-    compile: bool = False
-    """make an update one program by torch's compiler, on a GPU as CUDA graphs: slow to begin, fast afterwards"""
+    compile: bool | None = None
+    """make an update one program by torch's compiler, on a GPU as CUDA graphs: slow to begin; none: in long runs"""
     runs: Path = Path("runs")
     """where the run's folder is made"""
 
@@ -171,6 +171,7 @@ class Plan:
     steps: int
     eval_every: int
     end_at_goal: bool
+    compile: bool
     places: tuple[int, ...]
     """numbers of the observation that the policy does not see, as it sees how far the goal is; empty: it sees all"""
 
@@ -230,7 +231,9 @@ class Plan:
         ends = any(task.end_at_goal for task in chosen) if s.end_at_goal is None else s.end_at_goal
         s = dataclasses.replace(s, gamma=gamma, n_step=n_step, steps=steps, eval_every=eval_every, task_id=task_id)
         s = dataclasses.replace(s, end_at_goal=ends)
-        return Plan(s, chosen, task_id, _device(s.device), gamma, n_step, steps, eval_every, ends, places)
+        device = machine.device(s.device)
+        compile = compiled.pays(steps * (1 if s.offline else s.utd), device) if s.compile is None else s.compile
+        return Plan(s, chosen, task_id, device, gamma, n_step, steps, eval_every, ends, compile, places)
 
     @property
     def name(self) -> str:
@@ -258,14 +261,6 @@ def _task_id(s: Settings[Any], chosen: Sequence[Task]) -> str:
             f"add +goal, or give --relabel none"
         )
     return s.task_id
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {name}: choose from auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine or this build of torch has no CUDA; use --device auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def to_json(settings: Settings[Any]) -> dict[str, Any]:

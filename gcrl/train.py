@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gcrl import checkpoint, machine, policy, run
 from gcrl.cli import guarded
+from gcrl.compiled import Compiled
 from gcrl.evaluate import Evaluator, Result, every, lanes_for
 from gcrl.progress import Progress
 from gcrl.run import RunError
@@ -45,7 +46,7 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(settings.runs, name, to_json(plan.settings))
     again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
-    if plan.settings.compile:
+    if isinstance(training.agent.update, Compiled):
         print("gcrl: the first update is compiled, which may take a minute", file=sys.stderr)
     with run.claimed(folder):
         try:

@@ -61,8 +61,8 @@ class Training:
         self.plan = plan
         self.rng = np.random.default_rng(s.seed)
         self.agent = policy.make(plan, vectors)
-        if s.compile:
-            self.agent.compile_update()
+        if plan.compile:
+            self.agent.compile_update(optional=s.compile is None)
         self.steps = self.updates = self.episodes = 0
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.arrived = [deque[bool](maxlen=RECENT) for _ in plan.tasks]

@@ -24,8 +24,9 @@ from gymnasium.error import DependencyNotInstalled
 import tasks
 from gcrl import __main__ as console
 from gcrl import checkpoint, evaluate, run, train, video
-from gcrl.cli import guarded
+from gcrl.cli import guarded, spelled_out
 from gcrl.progress import Progress
+from gcrl.settings import Settings
 from gcrl.train import Training
 from tasks.task import InputError
 from tests.benchmarks.kills import differences
@@ -131,6 +132,8 @@ def finished(made, tmp_path):
         ("train --reflect -0.1", ["--reflect -0.1", "from 0 to 1"]),
         ("train --reflect nan", ["--reflect nan", "finite"]),
         ("train --agent wgcsl --compile", ["--compile", "updates of wgcsl", "leave it out"]),
+        ("train --compile maybe", ["'maybe'", "--compile"]),
+        ("train --end-at-goal 1", ["'1'", "--end-at-goal"]),
         ("train --frame x", ["--frame x", "choose from relative, absolute"]),
         ("train --explore x", ["--explore x", "choose from policy, relay"]),
         ("train --explore x --task fetch-push", ["--explore x", "choose from policy, relay"]),
@@ -582,3 +585,20 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", ""),
+        ("--compile", "--compile True"),
+        ("--compile --seed 1", "--compile True --seed 1"),
+        ("--compile False --seed 1", "--compile False --seed 1"),
+        ("--no-compile --seed 1", "--compile False --seed 1"),
+        ("--end_at_goal --no_compile", "--end_at_goal True --compile False"),
+        ("--no-end-at-goal", "--end-at-goal False"),
+        ("--compile None --offline --no-offline", "--compile None --offline --no-offline"),
+    ],
+)
+def test_a_flag_that_may_be_left_open_needs_no_value(given, wanted):
+    assert spelled_out(Settings, given.split()) == wanted.split()

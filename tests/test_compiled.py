@@ -6,7 +6,9 @@ import torch
 from gcrl import compiled
 from gcrl.agents import AGENTS
 from gcrl.agents.agent import load_optimizer_state, optimizer_state
-from gcrl.compiled import slots
+from gcrl.compiled import Compiled, slots
+from gcrl.settings import Plan, command_line
+from gcrl.training import Training
 from tasks.task import InputError
 from tests.test_agents import ONLINE, SLOW, data_of, fresh
 
@@ -115,3 +117,71 @@ def test_what_cannot_be_compiled(monkeypatch):
     monkeypatch.setattr(compiled, "compiler", lambda: None)
     with pytest.raises(InputError, match="no C\\+\\+ compiler here"):
         fresh("sac", "two tasks").compile_update()
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ("fetch-reach", False),
+        ("fetch-push", True),
+        ("fetch-reach --steps 24999", False),
+        ("fetch-reach --steps 25000", True),
+        ("fetch-reach --steps 49999 --utd 0.5", False),
+        ("fetch-reach --steps 50000 --utd 0.5", True),
+        ("fetch-reach --offline --data {data} --utd 0.5 --steps 24999", False),
+        ("fetch-reach --offline --data {data} --utd 0.5 --steps 25000", True),
+        ("fetch-push --no-compile", False),
+        ("fetch-push --compile False --seed 1", False),
+        ("fetch-push --compile None", True),
+        ("fetch-reach --compile --seed 1", True),
+        ("fetch-reach --compile", True),
+    ],
+)
+def test_long_runs_are_compiled_unasked(flags, wanted, tmp_path):
+    plan = Plan.of(command_line(["--task", *flags.format(data=tmp_path).split()])[0])
+    assert plan.compile is wanted
+    assert not compiled.pays(1e9, torch.device("cuda")), "no GPU has run it"
+
+
+@pytest.mark.skipif(not compiled.compiler(), reason="it needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("flags", "wanted"), [("--steps 25000", True), ("--steps 300", False), ("--steps 25000 --agent wgcsl", False)]
+)
+def test_a_run_is_as_its_plan_says_where_that_can_be(flags, wanted):
+    plan = Plan.of(command_line(["--task", "fetch-reach", "--hidden", "8", *flags.split()])[0])
+    assert isinstance(Training(plan).agent.update, Compiled) is wanted
+
+
+@pytest.mark.parametrize("why", ["traced", "built"])
+def test_unasked_what_fails_is_said_and_nothing_else_changes(why, capfd):
+    def build(graph, given):
+        raise ValueError("no such\nthing")
+
+    agents = [fresh("td3", "two tasks", delay=2) for _ in range(2)]
+    rows = [data_of(agent, "two tasks")[0] for agent in agents]
+    agents[1].compile_update(build, optional=True)
+    if why == "traced":
+        plain = agents[1].update.plain
+        agents[1].update.plain = lambda data: plain(data) if data.obs.sum().item() else {}
+    for seed in range(3):
+        for agent, b in zip(agents, rows, strict=True):
+            torch.manual_seed(seed)
+            agent.update(b)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("gcrl: --compile: ")
+    assert said.endswith("updates stay as they are\n")
+    assert "leave it out" not in said
+    assert agents[1].update.__func__ is type(agents[1]).update and agents[0].updates == agents[1].updates == 3
+    assert all(torch.equal(p, q) for p, q in zip(*(agent.parameters() for agent in agents), strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(*map(slots, agents), strict=True))
+
+
+def test_unasked_what_cannot_be_compiled_is_left_as_it_is(monkeypatch):
+    for name, wanted in (("wgcsl", {}), ("sac", {"surgery": "pcgrad"})):
+        agent = fresh(name, "two tasks", **wanted)
+        agent.compile_update(optional=True)
+        assert not isinstance(agent.update, Compiled)
+    monkeypatch.setattr(compiled, "compiler", lambda: None)
+    agent = fresh("sac", "two tasks")
+    agent.compile_update(optional=True)
+    assert not isinstance(agent.update, Compiled)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcrl.compiled import Compiled
+from gcrl.compiled import Build, Compiled, build
 from gcrl.encoder import Encoder, Spec
 from gcrl.optim import parameters
 from relabel.batch import Batch, State
@@ -52,9 +52,16 @@ class Agent(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.updates = int(state)
 
-    def compile_update(self, *how: Any) -> None:
-        """From now on an update is one compiled program; `how` as of `Compiled`. Raises InputError if it cannot be."""
-        self.update = Compiled(self, *how)  # type: ignore[method-assign]
+    def compile_update(self, build: Build = build, optional: bool = False) -> None:
+        """From now on an update is one compiled program, which `build` makes.
+
+        Raises InputError if it cannot be; if that is `optional`, updates stay as they are.
+        """
+        try:
+            self.update = Compiled(self, build, optional)  # type: ignore[method-assign]
+        except InputError:
+            if not optional:
+                raise
 
     def phase(self) -> Hashable:
         """What sets the next update apart from others, as far as it does other things; None: it is never compiled."""
