@@ -26,8 +26,8 @@ A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
 OFFLINE_STEPS = 20_000
 """Updates of a default run from data alone."""
-FREE = ("algorithm", "data", "init", "steps", "save_seconds", "threads", "device", "compile", "runs")
-"""What may change on resume."""
+FREE = ("algorithm", "data", "init", "steps", "save_seconds", "threads", "device", "compile", "runs", "lr", "tau")
+"""What may change on resume: what a longer run is, where it runs, and how fast it learns from here on."""
 
 
 @dataclass(frozen=True)

@@ -303,7 +303,7 @@ def test_numbers_of_a_config_are_checked_as_typed_ones(capfd, finished):
         (["--task", "fetch-reach"], "task = ('test-point',), not ('fetch-reach',)"),
         (["--seed", "1"], "seed = 0, not 1"),
         (["--agent", "sac"], "agent = td3, not sac"),
-        (["--lr", "0.5"], "lr = 0.001, not 0.5"),
+        (["--batch", "9"], "batch = 8, not 9"),
         (["--hidden", "9"], "hidden = (8, 8), not (9,)"),
         (["--gamma", "0.5"], ", not 0.5"),
     ],

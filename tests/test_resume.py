@@ -283,6 +283,24 @@ def test_more_steps_later_are_those_of_a_longer_run(tmp_path, unbroken):
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
+def test_a_run_may_go_on_at_another_rate(tmp_path):
+    """As if it had always learned so: what was learned, and what the optimizers know, is as it was."""
+    assert main([*WHOLE, "--runs", str(tmp_path), "--steps", "100"]) == 0
+    folder = only(tmp_path)
+    before = checkpoint.load(folder)
+    settings, _ = command_line(["--resume", str(folder), "--steps", "102", "--lr", "1e-9", "--tau", "0"])
+    one = Training(Plan.of(settings))
+    one.restore(before, folder)
+    assert {group["lr"] for x in one.agent.optimizers.values() for group in x.param_groups} == {1e-9}
+    for file, tensors in saved(one, tmp_path / "resumed")[0].tensors.items():
+        assert all(torch.equal(x, before.tensors[file][name]) for name, x in tensors.items())
+    assert main(["--resume", str(folder), "--steps", "102", "--lr", "1e-9", "--tau", "0"]) == 0
+    after = checkpoint.load(folder).tensors["agent"]
+    for name, x in before.tensors["agent"].items():
+        if name.startswith(("actor", "critic", "target")):
+            torch.testing.assert_close(after[name], x, rtol=0, atol=1e-7)
+
+
 def test_from_a_damaged_checkpoint_the_run_goes_back_to_the_one_before(tmp_path, monkeypatch, capsys, unbroken):
     with monkeypatch.context() as patch:
         stop_at(patch, 70, signal.SIGINT)
