@@ -12,6 +12,12 @@ from gcrl.training import Training
 from tasks.task import InputError
 from tests.test_agents import ONLINE, SLOW, data_of, fresh
 
+
+@pytest.fixture(autouse=True)
+def as_short():
+    """Here runs are as long as they are."""
+
+
 STEADY = [name for name in AGENTS if name != "wgcsl"]
 
 
