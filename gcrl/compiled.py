@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Program = Callable[..., Sequence[Tensor]]
 Build = Callable[[torch.fx.GraphModule, list[Tensor]], Program]
 LONG = 25_000
-"""Updates of a run that is compiled unasked: what compiling takes is won back by then (docs/results.md, An update)."""
+"""Updates of a run that is compiled unasked: by then all that were measured had won it back (docs/results.md)."""
 
 
 def pays(updates: float, device: torch.device) -> bool:

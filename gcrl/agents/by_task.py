@@ -16,7 +16,7 @@ def sums(x: Tensor, task: Tensor, tasks: int) -> Tensor:
 
 def means(x: Tensor, task: Tensor, tasks: int) -> Tensor:
     """For each row the mean of x over the rows of its task: (B,)"""
-    return x.mean().expand(len(x)) if tasks == 1 else sums(x, task, tasks) / sums(torch.ones_like(x), task, tasks)
+    return sums(x, task, tasks) / sums(torch.ones_like(x), task, tasks)
 
 
 def greatest(x: Tensor, task: Tensor, tasks: int) -> Tensor:
