@@ -356,6 +356,14 @@ def test_the_time_of_the_episode_is_seen_up_to_a_bound():
     assert torch.equal(read(agent, b, past=torch.full_like(b.past, 5)), late)
 
 
+def test_the_time_of_the_episode_says_little_before_it_is_learned():
+    agent, b = made("dt"), segment()
+    said = read(agent, b, past=torch.zeros_like(b.past))
+    time = (read(agent, b, past=torch.full_like(b.past, 300)) - said).abs().mean()
+    state = (read(agent, b, past=torch.zeros_like(b.past), obs=b.obs.flip(0)) - said).abs().mean()
+    assert 0 < time < state
+
+
 def test_losses_of_dt():
     agent, b = made("dt", **SMALL), segment()
     agent.scale[:] = torch.tensor([2.0, 5.0])

@@ -73,7 +73,8 @@ class DT(Agent):
     """A policy that reads on: `act` hands on a Memory.
 
     Deviations: what is subtracted from the return to go while acting is a model's reward r(s, a, s'), as the world's
-    own is not told to a policy; blocks normalise first, and so need no warm-up (Xiong et al. 2020, arXiv 2002.04745).
+    own is not told to a policy; blocks normalise first, and so need no warm-up (Xiong et al. 2020, arXiv 2002.04745);
+    what the time adds begins small, so that few episodes are not told apart by it before their states are.
     """
 
     Settings = DTSettings
@@ -195,6 +196,7 @@ class Reader(nn.Module):
         self.of_return = nn.Linear(1, s.width) if s.returns else None
         self.of_state, self.of_action = nn.Linear(dim, s.width), nn.Linear(action_dim, s.width)
         self.of_time = nn.Embedding(s.longest, s.width)
+        nn.init.normal_(self.of_time.weight, std=0.02)  # at torch's 1 it drowns the state
         self.body = Transformer(s.width, s.layers, s.heads)
         self.out = nn.Linear(s.width, action_dim)
 
