@@ -33,9 +33,10 @@ class Crew:
             work.get()()
 
 
-CREW = Crew()
+LANES, BESIDE = Crew(), Crew()  # apart, so that what runs beside can have calls made at once
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=CREW.__init__)  # type: ignore[misc]
+    for crew in (LANES, BESIDE):
+        os.register_at_fork(after_in_child=crew.__init__)  # type: ignore[misc]
 
 
 def cores() -> int:
@@ -59,17 +60,14 @@ def at_once(calls: Sequence[Callable[[], T]], threads: int) -> list[T]:
                 results[i] = call()
             except BaseException as error:
                 errors[i] = error
-
-    def join_in() -> None:
-        take()
-        ended.put(None)
+            ended.put(None)
 
     others = min(threads, len(calls)) - 1
-    CREW.hire(others)
+    LANES.hire(others)
     for _ in range(others):
-        CREW.work.put(join_in)
+        LANES.work.put(take)
     take()
-    for _ in range(others):
+    for _ in calls:  # not for the others: one that comes late finds nothing to do
         ended.get()
     if errors:
         raise errors[min(errors)]
@@ -92,6 +90,6 @@ def aside(call: Callable[[], T]) -> Callable[[], T]:
             raise error
         return cast(T, result)
 
-    CREW.hire(1)
-    CREW.work.put(work)
+    BESIDE.hire(1)
+    BESIDE.work.put(work)
     return wait

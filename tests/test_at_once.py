@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gcrl import collect
-from gcrl.at_once import aside, at_once, cores
+from gcrl.at_once import LANES, aside, at_once, cores
 from gcrl.collect import Collector, Lane
 from gcrl.evaluate import Evaluator
 from gcrl.run import RunError
@@ -187,6 +187,44 @@ def test_aside_goes_on_beside_its_caller_and_answers_once_asked():
     assert begun.wait(10)  # while the caller does something else
     go.set()
     assert answer() is not threading.current_thread()
+
+
+def ends(call, seconds=60):
+    """What a call returns, or fail: in a thread, as a call that hangs would hang the tests."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert found, "it hangs, or has failed"
+    return found[0]
+
+
+def test_what_runs_aside_can_have_calls_made_at_once():
+    """Two that wait for each other, so both are under way at once; then with all of the crew at other work."""
+    meet = threading.Barrier(2)
+    for _ in range(3):
+        assert sorted(ends(aside(lambda: at_once([partial(meet.wait, 30)] * 2, 2)))) == [0, 1]
+    go = threading.Event()
+    for _ in range(LANES.size):
+        LANES.work.put(partial(go.wait, 120))
+    assert ends(aside(lambda: at_once([lambda: 1, lambda: 2], 2))) == [1, 2]
+    go.set()
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("found", [1, 2, 3, 16])
+def test_a_run_goes_on_with_any_number_of_cores(lanes, found):
+    with mock.patch("gcrl.training.cores", return_value=found):
+        plan = plan_of([TASKS["fetch-reach"]], "ddpg", {"batch": 8, "hidden": (8,)}, warmup=20, lanes=lanes)
+        run = Training(plan)
+    assert run.collector.threads == max(1, found - 1)
+
+    def go_on():
+        while run.steps < 80 * lanes:  # an episode is 50 in each lane
+            run.step()
+        return run.updates
+
+    assert ends(go_on) > 10
 
 
 def test_aside_raises_where_it_is_asked():
