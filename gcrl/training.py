@@ -146,7 +146,7 @@ class Training:
             rate = sum(arrived) / RECENT
             self.replay.stay[k] = max(0.0, 2 * rate - 1)
         if self.old is not None:
-            self.old.stay[:] = self.replay.stay
+            self.old.pool.weight[:], self.old.stay[:] = self.replay.pool.weight, self.replay.stay
 
     def row(self) -> dict[str, object]:
         """A row of progress.csv."""

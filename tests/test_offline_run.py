@@ -122,6 +122,20 @@ def test_beside_new_episodes_half_of_each_batch_is_old(recorded):
     assert [tuple(row) in old for row in b.action.tolist()] == [True] * 8 + [False] * 8
 
 
+def test_rows_of_old_data_go_where_effort_goes_too(recorded):
+    """The tasks are of different effort from the first episode that one of them has won on."""
+    names = [task.name for task in SCENE]
+    flags = ["--task", *names, "--data", str(recorded[2]), "--explore", "relay", "--share", "own", "--warmup", "5"]
+    one = Training(Plan.of(command_line([*TD3, *flags])[0]))
+    assert one.old is not None and (one.old.pool.weight == 1).all()
+    one.collector.relay.won[1].extend([1.0] * 20)
+    one.weigh()
+    effort = one.collector.relay.effort()
+    assert effort[0] > effort[1] and np.array_equal(one.old.pool.weight, effort)
+    rows = np.bincount(one.old.sample(np.random.default_rng(0), 660).task)
+    assert rows[1] / rows[0] == pytest.approx(effort[1] / effort[0], rel=0.02)
+
+
 def test_online_with_data_cut_off_goes_on_to_the_bit(recorded):
     args = ["--task", POINT.name, "--data", str(recorded[1]), "--eval-every", "40"]
     whole = started(*args, "--steps", "80")
