@@ -16,7 +16,7 @@ from gcrl.nets import ClippedActor
 from relabel.batch import Batch
 from relabel.subgoal import Onward
 from tasks.task import InputError
-from tests.problems import SPEC, batch, mean_by_task, settings_of
+from tests.problems import POINT, SPEC, batch, mean_by_task, settings_of
 from tests.test_losses import EPS, array, encoded, perceptron, values
 
 GOALS = ("gcbc", "wgcsl", "gcivl", "gciql", "hiql", "qrl", "crl", "actionable")
@@ -411,6 +411,21 @@ def test_a_goal_is_reached_where_more_than_the_least_is_paid(low, reward, reache
     agent = AGENTS["gcivl"](Spec(4, 2, 2, ((low, 1.0),)), settings_of("gcivl"))
     b = batch(1)._replace(reward=torch.tensor([reward]), discount=torch.tensor([0.9]), task=torch.tensor([0]))
     assert [float(x) for x in agent.reaching(b)] == pytest.approx([reached - 1, 0.9 * (1 - reached)])
+
+
+@pytest.mark.parametrize("name", ["gcivl", "gciql", "hiql", "actionable"])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+def test_a_goal_is_reached_also_where_arriving_pays_less_than_nothing(name, scale):
+    """-2 a step and -1 for the one that arrives, under any factor and beside a task of -1 and 0."""
+    beside = dataclasses.replace(POINT, reward_range=(-1.0, 0.0))
+    agent = AGENTS[name](
+        Spec.of([dataclasses.replace(POINT, reward_range=(-2.0, -1.0)), beside], 0.98, scale=(scale, 1.0)),
+        settings_of(name),
+    )
+    b = batch(1)
+    for k, reward, far in ((0, -2 * scale, 1), (0, -scale, 0), (1, -1.0, 1), (1, 0.0, 0)):
+        one = b._replace(reward=torch.tensor([reward]), discount=torch.tensor([0.9]), task=torch.tensor([k]))
+        assert [float(x) for x in agent.reaching(one)] == pytest.approx([-far, 0.9 * far])
 
 
 # The quasimetric.

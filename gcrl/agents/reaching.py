@@ -100,7 +100,7 @@ class Reaching(Agent):
         name = type(self).__name__.lower()
         if not spec.goal_dim or "goal" not in spec.task_id:
             raise InputError(f"--agent {name} learns to reach goals: give it a task with goals, and let it see them")
-        low = torch.tensor([bounds[0] for bounds in spec.bounds])
+        low, high = torch.tensor(spec.bounds).T
         if self.by_reward and not low.isfinite().all():
             raise InputError(
                 f"--agent {name} takes what pays more than the least for an arrival, and a task here declares no least "
@@ -111,7 +111,8 @@ class Reaching(Agent):
         for flag in ("actor_goals", "value_goals"):
             if text := getattr(settings, flag, ""):
                 parse(text, flag=f"--{flag.replace('_', '-')}")
-        self.register_buffer("least", torch.where(low < 0, -1e-6, low), persistent=False)
+        below = torch.where(high < 0, (1 - 1e-4) * (1 - spec.gamma) * low, -1e-6)
+        self.register_buffer("least", torch.where(low < 0, below, low), persistent=False)
 
     def goals(self, which: str, replay: Source) -> Strategy:
         """The strategy of the setting `which`."""
