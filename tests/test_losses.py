@@ -197,6 +197,21 @@ def test_actor_loss_of_sac(changes):
     assert agent.actor_loss(b).item() == pytest.approx(wanted, rel=1e-6)
 
 
+def test_the_actor_of_droq_ascends_the_mean_of_its_critics():
+    """Hiraoka et al. 2022, algorithm 2. Heads of 1 and 3 and a temperature of nothing, so no mask matters."""
+    agent, b = made("sac", dropout=0.5, alpha=1e-9), data()
+    for p in agent.critic.parameters():
+        p.data.zero_()
+    head = next(p for p in agent.critic.parameters() if p.numel() == 2)
+    head.data[:] = torch.tensor([1.0, 3.0]).reshape(head.shape)
+    agent.log_alpha.data.fill_(-50)
+    assert agent.actor_loss(b).item() == pytest.approx(-2.0)
+    plain = made("sac")
+    plain.critic.load_state_dict(agent.critic.state_dict())
+    plain.log_alpha.data.fill_(-50)
+    assert plain.actor_loss(b).item() == pytest.approx(-1.0)
+
+
 @pytest.mark.parametrize("entropy", [None, 1.5])
 def test_alpha_loss(entropy):
     """And its slope by each log alpha: minus the mean of what log pi lacks, over the task's rows."""

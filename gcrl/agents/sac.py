@@ -57,12 +57,12 @@ class SAC(Drawing, OffPolicy):
         return super().ahead(b) - self.log_alpha.exp()[b.task] * self.actor.log_prob(self.encode(b.state), b.action)
 
     def actor_loss(self, b: Batch) -> Tensor:
-        """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s); the mean if the target takes a subset (REDQ)"""
+        """E[alpha log pi(a|s) - min Q(s, a)],  a ~ pi(.|s); the mean in REDQ (the target takes a subset) and DroQ"""
         return self.soft_loss(b, *self.actor.sample(self.encode(b.state)))
 
     def soft_loss(self, b: Batch, a: Tensor, logp: Tensor) -> Tensor:
-        q = self.critic(self.encode(b.state), a)
-        q = q.mean(0) if self.settings.subset < len(q) else q.amin(0)
+        s, q = self.settings, self.critic(self.encode(b.state), a)
+        q = q.mean(0) if s.subset < len(q) or s.dropout else q.amin(0)
         return (self.log_alpha.exp()[b.task] * logp - q).mean()
 
     def alpha_loss(self, b: Batch, logp: Tensor) -> Tensor:
