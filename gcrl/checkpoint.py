@@ -21,9 +21,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gcrl.run import sync
+from tasks.runs import numbered
 from tasks.task import InputError
 
 KEEP = 2  # the newest, and one to fall back on
+
+
+class Unreadable(InputError):
+    """A checkpoint that may well be whole, and must not be taken for a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,14 @@ def _fill(draft: Path, checkpoint: Checkpoint) -> None:
 def load(run: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole, None if there is none. Damaged ones before it are named on standard error.
 
-    Raises InputError if there are checkpoints but none of them is whole.
+    Raises InputError if there are checkpoints but none of them is whole, or one of them may not be read.
     """
     damages: list[InputError] = []
     for folder in folders(run):
         try:
             found = read(folder)
+        except Unreadable:
+            raise
         except InputError as damage:
             damages.append(damage)
             continue
@@ -100,12 +107,8 @@ def load(run: Path) -> Checkpoint | None:
 
 
 def read(folder: Path) -> Checkpoint:
-    """One checkpoint, every file checked against the manifest. Raises InputError that names what is damaged."""
+    """One checkpoint, every file of the manifest checked. Raises InputError that names what is damaged."""
     manifest = _parse(folder, "manifest.json", _bytes(folder, "manifest.json"))
-    found = {path.name for path in folder.iterdir()} - {"manifest.json"}
-    for name in sorted(found ^ set(manifest)):
-        fault = "is not listed in manifest.json" if name in found else "is missing, though manifest.json lists it"
-        raise InputError(f"checkpoint {folder} is damaged: {name} {fault}")
     content = {name: _bytes(folder, name) for name in manifest}
     for name, digest in manifest.items():
         if hashlib.sha256(content[name]).hexdigest() != digest:
@@ -119,8 +122,8 @@ def read(folder: Path) -> Checkpoint:
 
 
 def folders(run: Path) -> list[Path]:
-    """Checkpoints of a run, newest first, whole or not."""
-    return sorted((p for p in (run / "checkpoints").glob("[0-9]*") if p.name.isdecimal()), reverse=True)
+    """Checkpoints of a run, newest first, whole or not. Raises InputError if nobody may list them."""
+    return sorted((run / "checkpoints" / name for name in numbered(run / "checkpoints")), reverse=True)
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -143,8 +146,13 @@ def _write(path: Path, data: bytes) -> str:
 def _bytes(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        why = "" if name == "manifest.json" else ", though manifest.json lists it"
+        raise InputError(f"checkpoint {folder} is damaged: {name} is missing{why}") from None
     except OSError as error:
-        raise InputError(f"checkpoint {folder} is damaged: {name} cannot be read ({error.strerror})") from None
+        raise Unreadable(
+            f"{folder / name} cannot be read ({error.strerror}): make it readable, or remove {folder} to go on without"
+        ) from None
 
 
 def _parse(folder: Path, name: str, data: bytes) -> dict[str, Any]:

@@ -92,6 +92,8 @@ def begin(plan: Plan, vectors: Tensor | None = None) -> Training:
 def go_on(training: Training, folder: Path) -> float:
     """Bring a run to its newest checkpoint; the seconds trained so far."""
     saved = checkpoint.load(folder)
+    if saved is None:
+        print(f"gcrl: {folder} has no checkpoint, so it begins anew", file=sys.stderr)
     if saved is not None and saved.step >= training.plan.steps:
         raise InputError(f"{folder} is complete at {saved.step} steps: give --steps more than that to go on")
     seconds = 0.0 if saved is None else training.restore(saved, folder)

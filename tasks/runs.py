@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,19 @@ from tasks.task import InputError
 FIELDS = ("observation", "action", "desired", "reward", "length", "terminated")
 
 
+def numbered(home: Path) -> list[str]:
+    """The names of a folder that are numbers, none if it is not there. Raises InputError if nobody may list it."""
+    try:
+        return [name for name in os.listdir(home) if name.isdecimal()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{home} cannot be read ({error.strerror}): make it readable") from None
+
+
 def source(folder: Path) -> Source:
     """A run, or one of its checkpoints. Raises InputError if there is none that is whole."""
-    found = [p for p in (folder / "checkpoints").glob("[0-9]*") if p.name.isdecimal()]
+    found = [folder / "checkpoints" / name for name in numbered(folder / "checkpoints")]
     if not found and not (folder / "manifest.json").exists():
         raise InputError(f"{folder} has no checkpoint yet: its data are saved with the first one")
     home = max(found, key=lambda p: int(p.name)) if found else folder

@@ -122,7 +122,7 @@ def test_any_truncation_and_any_added_byte_is_refused_by_name(tmp_path):
         path.write_bytes(sound)
 
 
-def test_a_missing_an_extra_and_an_exchanged_file_are_refused_by_name(tmp_path):
+def test_a_missing_and_an_exchanged_file_are_refused_by_name(tmp_path):
     folder = write(tmp_path)
     for path in files(folder):
         sound = path.read_bytes()
@@ -132,16 +132,48 @@ def test_a_missing_an_extra_and_an_exchanged_file_are_refused_by_name(tmp_path):
         assert path.name in refusal(folder)
         path.rmdir()
         path.write_bytes(sound)
-    for name in ("extra.safetensors", ".hidden", "manifest.json.bak"):
-        (folder / name).write_bytes(b"")
-        assert name in refusal(folder)
-        (folder / name).unlink()
     one, other = folder / "agent.safetensors", folder / "empty.safetensors"
     sound = one.read_bytes()
     one.write_bytes(other.read_bytes())
     assert one.name in refusal(folder)
     one.write_bytes(sound)
     checkpoint.read(folder)
+
+
+def test_what_others_put_into_a_checkpoint_does_not_spoil_it(tmp_path):
+    """A file manager or a notebook does."""
+    write(tmp_path, 1)
+    folder = write(tmp_path, 2)
+    for name in ("extra.safetensors", ".DS_Store", "manifest.json.bak"):
+        (folder / name).write_bytes(b"")
+    (folder / ".ipynb_checkpoints").mkdir()
+    found = checkpoint.load(tmp_path)
+    assert found.step == 2 and "extra" not in found.tensors
+
+
+@pytest.mark.parametrize("what", ["agent.safetensors", "manifest.json", ".", ".."])
+def test_what_cannot_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch, what):
+    """Nobody goes back to the checkpoint before, or to none, because of a permission."""
+    write(tmp_path, 1)
+    shut = (write(tmp_path, 2) / what).resolve()
+    for module, name in ((Path, "read_bytes"), (os, "listdir")):
+        monkeypatch.setattr(module, name, denied(shut, getattr(module, name)))
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\): make it readable") as caught:
+        checkpoint.load(tmp_path)
+    monkeypatch.undo()
+    assert str(shut) in str(caught.value) and "\n" not in str(caught.value)
+    assert kept(tmp_path) == [1, 2]
+
+
+def denied(shut: Path, ask):
+    """`ask(path)`, but that nothing at or below `shut` may be looked at."""
+
+    def answer(path, *args):
+        if shut in (Path(path), *Path(path).parents):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return ask(path, *args)
+
+    return answer
 
 
 def test_a_file_that_somebody_made_with_its_hash_is_refused_too(tmp_path):

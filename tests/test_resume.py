@@ -332,7 +332,7 @@ def test_where_no_checkpoint_is_whole_one_line_and_2(tmp_path, monkeypatch, caps
     capsys.readouterr()
     assert guarded(main, ["--resume", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "manifest.json cannot be read" in said and "train anew" in said
+    assert said.count("\n") == 1 and "manifest.json is missing" in said and "train anew" in said
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
