@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gcrl.agents import AGENTS
-from tasks import SETS, TASKS, InputError, ogbench
+from gcrl.cli import guarded, no_flags
+from tasks import PREFIX, SETS, TASKS, ogbench
 
 
 def main(args: Sequence[str]) -> int:
-    if args:
-        raise InputError("gcrl list takes no flags")
+    if no_flags(args, "gcrl list", __doc__):
+        return 0
     width = max(map(len, TASKS)) + 2
     in_order = list(dict.fromkeys((task.family, task.scene) for task in TASKS.values()))
     tasks = sorted(TASKS.values(), key=lambda task: in_order.index((task.family, task.scene)))
@@ -20,7 +21,8 @@ def main(args: Sequence[str]) -> int:
         members = list(group)
         indent = ""
         if len(members) > 1:
-            print(f"scene {scene}: {len(members)} tasks that can share their data")
+            asked = f" (--task {PREFIX}{scene})" if scene in TASKS else ""
+            print(f"scene {scene}: {len(members)} tasks that can share their data{asked}")
             indent = "  "
         for task in members:
             print(
@@ -37,3 +39,7 @@ def main(args: Sequence[str]) -> int:
         first = (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]
         print(f"  {name:{width - 2}}  {first}")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, sys.argv[1:]))

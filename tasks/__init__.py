@@ -16,12 +16,17 @@ __all__ = ["TASKS", "Episode", "InputError", "SimulatorError", "Task", "find", "
 
 FAMILIES = (fetch, approach, table, maze, hand, kitchen, metaworld)
 TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
+PREFIX = "scene:"
+"""Before a scene that has the name of one of its tasks."""
 SETS: dict[str, list[str]] = {**metaworld.SETS}
 """Names that stand for several tasks."""
 
 
 def find(names: Sequence[str]) -> list[Task]:
-    """The tasks of these names; a pattern with *, a set, a scene or a family stands for all of its tasks."""
+    """The tasks of these names; a pattern with *, a set, a scene or a family stands for all of its tasks.
+
+    A name that a task has too is the task's; `scene:` before it makes it the scene's.
+    """
     if not names:
         raise InputError("--task: give at least one; `gcrl list` shows all")
     found: list[Task] = []
@@ -30,7 +35,7 @@ def find(names: Sequence[str]) -> list[Task]:
         alike = [task for task in TASKS.values() if "*" in name and fnmatchcase(task.name, name)]
         if name.startswith(ogbench.PREFIX):
             alike = [ogbench.task_of(known) for known in ogbench.NAMES if fnmatchcase(known, name)]
-        scene = [task for task in TASKS.values() if task.scene == name]
+        scene = [task for task in TASKS.values() if task.scene == name.removeprefix(PREFIX)]
         family = [task for task in TASKS.values() if task.family == name]
         found += [get(name)] if name in TASKS else known or alike or scene or family or [get(name)]
     return found

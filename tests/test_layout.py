@@ -262,6 +262,8 @@ def registry(monkeypatch):
         (["*-r*"], ["arm-reach", "leg-run"]),
         (["*"], ["arm-reach", "arm-push", "leg-run", "track", "field-lift", "hall-walk"]),
         (["track"], ["track"]),  # a name before a scene
+        (["scene:track"], ["leg-run"]),
+        (["scene:arm", "hall-walk"], ["arm-reach", "arm-push", "hall-walk"]),
         (["field", "arm-push"], ["track", "field-lift", "arm-push"]),  # a scene before a family
         (["arm-push", "arm-push"], ["arm-push", "arm-push"]),  # `together` refuses it
         (["gym:Pendulum-v1"], ["gym:Pendulum-v1"]),
@@ -283,6 +285,7 @@ def test_names_find_tasks(registry, asked, names):
         ([""], "unknown task ''"),
         (["gym:nothing"], "gym:nothing"),
         (["dou"], "did you mean duo"),
+        (["scene:robot"], "unknown task 'scene:robot'"),  # a family
     ],
     ids=str,
 )
