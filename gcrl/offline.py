@@ -54,8 +54,11 @@ def _meant(given: str, chosen: Sequence[Task]) -> tuple[Path, list[str]]:
     path = Path(given)
     if len(names) == 1:
         return path, names
-    if declared := [name for name in datasets.tasks_in(path) if name in names]:
-        return path, declared
+    declared = datasets.tasks_in(path)
+    if mine := [name for name in declared if name in names]:
+        return path, mine
+    if declared:
+        raise InputError(f"--data {given} is of {', '.join(declared)}, which --task {' '.join(names)} has not")
     raise InputError(f"--data {given} does not say which of {', '.join(names)} it is of: give --data TASK={given}")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import h5py
@@ -42,7 +43,7 @@ def damage(path: Path, what: str = "it") -> Iterator[None]:
         raise InputError(
             f"{path} cannot be read: {error.strerror or 'permission denied'}; give yourself access"
         ) from None
-    except ODD as error:
+    except (*ODD, SyntaxError, TokenError) as error:  # NumPy reads a header as Python's
         said = " ".join(str(error).split())[:150]
         raise InputError(
             f"{path}: {what} cannot be read ({said}): the file is damaged or cut off, get it again"

@@ -116,7 +116,7 @@ def _actions(where: Path, text: Any) -> Actions:
     space = _json(text)
     try:
         if space["type"] == "Discrete":
-            return Actions(np.zeros(0), np.zeros(0), int(space["start"]))
+            return Actions(np.zeros(0), np.zeros(0), int(np.int64(space["start"])))
         low, high = (np.array(space[side], np.float64) for side in ("low", "high"))
         vector = space["type"] == "Box" and low.ndim == 1 and low.shape == high.shape
         if vector and np.isfinite(high - low).all() and (low < high).all():

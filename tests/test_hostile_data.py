@@ -246,6 +246,7 @@ def test_no_environment_is_built_from_what_a_file_says(tmp_path, harmless, spec)
         ({"total_episodes": 4}, ["has 3 episodes, not 4"]),
         ({"action_space": "x"}, ["action_space"]),
         ({"action_space": json.dumps({"type": "Dict"})}, ["action_space"]),
+        ({"action_space": json.dumps({"type": "Discrete", "start": 10**20})}, ["action_space"]),
         ({"action_space": json.dumps({"type": "Box", "low": [[1], [1, 2]], "high": 1})}, ["action_space"]),
         ({"action_space": json.dumps({"type": "Box", "low": [-1e999] * 2, "high": [1e999] * 2})}, ["action_space"]),
         ({"action_space": json.dumps({"type": "Box", "low": [1, 1], "high": [1, 1]})}, ["action_space"]),
@@ -396,6 +397,16 @@ def test_an_npz_that_is_cut_off(tmp_path, keep):
     path = ogbench(tmp_path / "a.npz", episodes())
     path.write_bytes(path.read_bytes()[:keep])
     refused(lambda: read(path, POINT), "damaged or cut off")
+
+
+def test_a_header_that_is_no_python_either(tmp_path):
+    """NumPy reads it with Python's own tokens. A member beyond 4 kB is not checked before it is asked for."""
+    path = ogbench(tmp_path / "a.npz", episodes(), actions=None)
+    for head in (b"(3000, 2(", b"(3000, 2,'", b"(3000 2 )"):
+        with zipfile.ZipFile(path, "w") as file:
+            for name in ("observations", "actions", "terminals"):
+                file.writestr(f"{name}.npy", header((3000, 2)).replace(b"(3000, 2)", head) + bytes(48_000))
+        refused(lambda: read(path, POINT), "damaged or cut off")
 
 
 def test_an_npz_with_wrong_bytes(tmp_path):

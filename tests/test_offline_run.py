@@ -226,6 +226,7 @@ BAD = {
     "relay": (["--offline", "--data", "RUN", "--explore", "relay"], "--explore relay"),
     "another task": (["--offline", "--data", f"{SWAP.name}=RUN"], SWAP.name),
     "whose": (["--offline", "--data", "RUN", "--task", SWAP.name], SWAP.name),
+    "other tasks than it says": (["--offline", "--data", "RUN", "--task", ROW.name, SWAP.name], f"is of {POINT.name}"),
     "one without data": (["--offline", "--data", "RUN", "--task", POINT.name, ROW.name, "--share", "own"], ROW.name),
     "no run to start from": (["--data", "RUN", "--init", "nowhere"], "nowhere"),
     "another agent": (["--data", "RUN", "--init", "RUN", "--agent", "sac"], "it has --agent td3, not sac"),
