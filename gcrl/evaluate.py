@@ -178,6 +178,7 @@ def report(s: Settings) -> dict[str, Any]:
         raise InputError(f"--seed {s.seed}: must be 0 or more")
     if s.video:
         os.environ.setdefault("MUJOCO_GL", "egl")
+    s = dataclasses.replace(s, run=Path(s.run))
     agent, plan, step = policy.load(s.run, s.device)
     if s.video:
         video.check(s.run)

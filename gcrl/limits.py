@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from gcrl.bodies import BODIES
 from gcrl.surgery import SURGERIES
 from tasks import InputError, Task
 
+S = TypeVar("S")
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),  # torch takes no more
     "warmup": (0, math.inf),
+    "utd": (0, 10**6),
     "eval_episodes": (0, math.inf),
     "replay": (1, 10**12),
     "lanes": (1, 1024),
@@ -60,7 +66,9 @@ def check_numbers(settings: object) -> None:
                 continue
             whole = hints[field.name] in (int, int | None, tuple[int, ...])
             low, high = LIMITS.get(field.name, (1 if whole else 0, math.inf))
-            if not (low <= x <= high and math.isfinite(x)):
+            if whole and math.isinf(high) and x > 2**63:
+                raise InputError(f"{flag}: {len(str(x))} digits are too many")
+            if not (low <= x <= high and (isinstance(x, int) or math.isfinite(x))):
                 limits = f", {low} or more" if math.isinf(high) else f" from {low} to {high}"
                 kind = "a whole" if whole else "a finite"
                 raise InputError(f"{flag} {x}: must be {kind} number{limits if math.isfinite(low) else ''}")
@@ -91,3 +99,42 @@ def check_data(s: Any) -> None:
         raise InputError("--explore relay: nothing is explored with --offline; drop one of them")
     if s.best < 1 and not s.data:
         raise InputError("--best chooses among the episodes of --data: give some, or drop it")
+
+
+def typed(s: S, algorithm: type[Any]) -> S:
+    """Settings as Python code may give them, in the types that config.json has: names for paths, NumPy's numbers.
+
+    `algorithm` is the kind that the agent's numbers must be of. Raises InputError for what a resume would refuse.
+    """
+    given: Any = s
+    if type(given.algorithm) is not algorithm:
+        raise InputError(f"--agent {given.agent} has numbers of its own: begin with default({given.agent!r})")
+    init = None if given.init is None else str(given.init)
+    return plain(dataclasses.replace(given, runs=Path(given.runs), init=init, algorithm=plain(given.algorithm)))
+
+
+def plain(part: S) -> S:
+    """A dataclass of settings with plain values, checked against what its fields are declared to be."""
+    found = {}
+    for name, hint in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if get_origin(hint) is tuple:
+            values = (value,) if isinstance(value, str | Path | int | float) else tuple(value)
+            value = tuple(str(x) if isinstance(x, Path) else x for x in values)
+        elif isinstance(value, np.generic):
+            value = value.item()
+        if not fits(value, hint):
+            raise InputError(f"--{name.replace('_', '-')} {value!r}: must be {getattr(hint, '__name__', hint)}")
+        found[name] = value
+    return dataclasses.replace(part, **found)  # type: ignore[type-var]
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Is a value what its field is declared to be. A whole number passes for any number."""
+    if isinstance(hint, UnionType):
+        return any(fits(value, kind) for kind in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(fits(x, get_args(hint)[0]) for x in value)
+    if hint in (int, float):
+        return type(value) in (int, hint)
+    return not isinstance(hint, type) or isinstance(value, hint)

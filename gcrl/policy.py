@@ -81,8 +81,9 @@ def start_from(agent: Agent, folder: Path, plan: Plan) -> None:
     agent.begin()
 
 
-def load(folder: Path, device: str = "auto", at: Path | None = None) -> tuple[Agent, Plan, int]:
+def load(folder: Path | str, device: str = "auto", at: Path | None = None) -> tuple[Agent, Plan, int]:
     """A run's newest whole policy, or that of its checkpoint `at`; its plan, its steps. Raises InputError."""
+    folder = Path(folder)
     plan = Plan.of(dataclasses.replace(from_json(run.config_of(folder), folder), device=device))
     saved = checkpoint.load(folder) if at is None else checkpoint.read(at)
     if saved is None:

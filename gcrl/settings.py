@@ -8,8 +8,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import torch
 
@@ -17,7 +16,7 @@ import tasks
 from gcrl import checkpoint, compiled, machine, run
 from gcrl.agents import AGENTS
 from gcrl.cli import parse
-from gcrl.limits import check_data, check_numbers, check_weights
+from gcrl.limits import check_data, check_numbers, check_weights, fits, typed
 from relabel import goals, share
 from tasks import InputError, Task
 from tasks.layout import places_of, together
@@ -35,7 +34,7 @@ class Settings(Generic[A]):
     """Train one goal-conditioned policy. Flags of the agent depend on --agent."""
 
     task: tuple[str, ...] = ("fetch-reach",)
-    """what to learn, one policy for all: tasks, or a scene for all of its tasks; `gcrl list` shows them"""
+    """what to learn, one policy for all: tasks, or a scene or family for all of its tasks; `gcrl list` shows them"""
     relabel: str = "future:0.4,random:0.4"
     """goal strategy, or shares of several: future:0.4,desired:0.4"""
     share: str = "uniform"
@@ -179,7 +178,8 @@ class Plan:
     def of(s: Settings[Any]) -> Plan:
         """Check everything that can be checked before a run begins. Raises InputError."""
         known_agent(s.agent)
-        asked = tasks.find((s.task,) if isinstance(s.task, str) else s.task)
+        s = typed(s, AGENTS[s.agent].Settings)
+        asked = tasks.find(s.task)
         if s.explore is None:
             relay = not s.offline and any(task.easier for task in asked)
             s = dataclasses.replace(s, explore="relay" if relay else "policy")
@@ -277,19 +277,8 @@ def from_json(content: dict[str, Any], where: Path) -> Settings[Any]:
         settings = Settings(**dict(mine, algorithm=algorithm, runs=Path(content["runs"])))
         for part in (settings, algorithm):
             for name, hint in get_type_hints(type(part)).items():
-                if not _fits(getattr(part, name), hint):
+                if not fits(getattr(part, name), hint):
                     raise TypeError(f"{name} is {getattr(part, name)!r}")
         return settings
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where / 'config.json'} does not fit this version of gcrl ({error}): train anew") from None
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Is a value of config.json what its field is declared to be. A whole number passes for any number."""
-    if isinstance(hint, UnionType):
-        return any(_fits(value, kind) for kind in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(x, get_args(hint)[0]) for x in value)
-    if hint in (int, float):
-        return type(value) in (int, hint)
-    return not isinstance(hint, type) or isinstance(value, hint)

@@ -23,13 +23,13 @@ HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 write = minari.write
 
 
-def read(path: Path, task: Task) -> list[Episode]:
+def read(path: Path | str, task: Task) -> list[Episode]:
     """All that a data set holds of this task, in its order. Raises InputError, one line, if it cannot be used.
 
     A run, and what we wrote ourselves, says of which tasks it is, and must name this one; of other data sets the
     caller says it. Rewards are those of the file, or the task's own where it has none.
     """
-    source = open_source(path)
+    source = open_source(Path(path))
     actions = _limits(source, task)
     ours = bool(source.tasks)
     return [fit(task, one, actions, ours) for one in _of(source, task)]
