@@ -16,6 +16,8 @@ from tasks import InputError, SimulatorError
 
 def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
     """main(args), with exit code 2 for bad input and 1 for what broke in the middle of a run; then a line says why."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(args)
     except (InputError, SimulatorError, RunError) as error:
@@ -25,8 +27,34 @@ def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
         print("gcrl: interrupted before there was anything to save", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read what is printed has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anything to flush
+        mute()
         return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gcrl: {where}{error.strerror or error}; give a path that can be used", file=sys.stderr)
+        return 2
+
+
+def mute() -> None:
+    """Nothing is printed from here on, nor is there anything to flush at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell(line: str) -> None:
+    """Print a line of what is worth going on with even if nobody can read it."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        mute()
+
+
+def no_flags(args: Sequence[str], prog: str, what: str | None) -> bool:
+    """For a command without any: was only `what` it does asked for, and has been said."""
+    if args and args[0] not in ("-h", "--help"):
+        raise InputError(f"{prog} takes no flags")
+    if args:
+        print(f"usage: {prog}\n\n{what}")
+    return bool(args)
 
 
 def spelled_out(kind: Any, args: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,11 +110,24 @@ class Compiled:
                 said = str(error).splitlines()[0][:200]
                 raise InputError(f"--compile: an update cannot be traced, leave it out ({said})") from error
         try:
-            with torch.no_grad():
+            with torch.no_grad(), interrupted_later():
                 return self.build(graph, given), names
         except Exception as error:  # whatever it is, it is a compiler's
             said = " ".join(str(error).split())[:200]
             raise InputError(f"--compile: torch's compiler fails here, leave it out ({said})") from error
+
+
+@contextmanager
+def interrupted_later() -> Iterator[None]:
+    """Ctrl-C goes to the compiler's processes too, which would fail: they do not hear it, and we do so afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def tensors(data: Any) -> list[Tensor]:

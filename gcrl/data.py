@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import numpy as np
 import tyro
 
 import tasks
-from gcrl.cli import parse
+from gcrl.cli import guarded, parse
 from gcrl.limits import check_numbers
 from tasks import Episode, InputError, datasets
 from tasks.recorded import shown
@@ -149,3 +150,7 @@ def main(args: Sequence[str]) -> int:
     else:
         raise InputError(f"unknown command {shown(command)}: gcrl data has info, convert, collect")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, sys.argv[1:]))

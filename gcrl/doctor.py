@@ -13,9 +13,11 @@ import torch
 import tasks
 from gcrl import compiled, layers
 from gcrl.at_once import cores
+from gcrl.cli import guarded, no_flags
+from gcrl.collect import Lane
 from gcrl.run import versions
 from gcrl.settings import command_line
-from tasks import InputError
+from tasks import InputError, SimulatorError
 
 
 def checks() -> Iterator[tuple[bool, str]]:
@@ -55,13 +57,13 @@ def checks() -> Iterator[tuple[bool, str]]:
         + (f"the simulator steps on {spare} other core(s) meanwhile" if spare > 0 else "the simulator waits for them"),
     )
     try:
-        env = tasks.get("fetch-reach").make()
-        env.reset(seed=0)
+        lane = Lane(tasks.get("fetch-reach"))
+        lane.reset(0)
         began = time.perf_counter()
         for _ in range(50):
-            env.step(env.action_space.sample())
+            lane.step(lane.env.action_space.sample())
         yield True, f"fetch-reach: {(time.perf_counter() - began) / 50 * 1e3:.2f} ms a step"
-    except InputError as error:
+    except (InputError, SimulatorError) as error:
         yield False, str(error)
 
 
@@ -80,10 +82,14 @@ def _gflops(threads: int, kind: torch.dtype = torch.float32) -> float:
 
 
 def main(args: Sequence[str]) -> int:
-    if args:
-        raise InputError("gcrl doctor takes no flags")
+    if no_flags(args, "gcrl doctor", __doc__):
+        return 0
     well = True
     for good, line in checks():
         print(f"{'ok ' if good else 'BAD'} {line}")
         well &= good
     return 0 if well else 2
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -51,12 +51,14 @@ def curves(runs: Mapping[str, Sequence[Rows]], path: Path) -> None:
             _line(axes, [rows for rows in seeds if rows], column, {"label": label, "color": f"C{i}"})
         if goals:
             axes.set_ylim(-0.02, 1.02)
-        axes.set(title=task, xlabel="environment steps", ylabel=column.replace("_", " "))
+        axes.set_title(task, parse_math=False)
+        axes.set(xlabel="environment steps", ylabel=column.replace("_", " "))
         axes.grid(alpha=0.3)
     if len(runs) > 1:
         known = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
         place: Any = {"loc": "outside lower center", "ncols": across, "fontsize": "x-small"}
-        figure.legend(list(known.values()), list(known), **place)
+        for text in figure.legend(list(known.values()), list(known), **place).get_texts():
+            text.set_parse_math(False)
     figure.savefig(path, dpi=120)
 
 
@@ -102,7 +104,7 @@ def sharing(rows: Rows, title: str, path: Path) -> None:
         for i, j in np.ndindex(values.shape) if len(tasks) <= 12 else ():
             color = "white" if values[i, j] > 0.5 else "black"
             axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", color=color, fontsize="x-small")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     figure.savefig(path, dpi=120)
 
 

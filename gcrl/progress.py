@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gcrl.cli import tell
 from gcrl.evaluate import Result
 from gcrl.plot import curves, sharing
 from gcrl.run import Table, sync
@@ -34,7 +35,7 @@ class Progress:
         for table in self.tables.values():
             table.cut(step)
         self.events = SummaryWriter(str(folder / "tb"), purge_step=step + 1)
-        total = plan.steps if sys.stderr.isatty() else None
+        total = plan.steps if sys.stderr is not None and sys.stderr.isatty() else None
         self.bar = tqdm(total=plan.steps, initial=step, unit="step", desc=plan.name, disable=total is None)
         self.step, self.first = step, step
         self.seconds = seconds
@@ -49,11 +50,17 @@ class Progress:
         self.events.close()
         if kind is not None:
             return  # what broke the run is said, not what its half-written tables do to a picture
-        rows = self.tables["eval"].rows()
-        if rows:
-            curves({self.plan.name: [rows]}, self.folder / "curve.png")
-            if "sharing" in self.tables:
-                sharing(self.tables["sharing"].rows(), self.plan.name, self.folder / "sharing.png")
+        try:
+            rows = self.tables["eval"].rows()
+            if rows:
+                curves({self.plan.name: [rows]}, self.folder / "curve.png")
+                if "sharing" in self.tables:
+                    sharing(self.tables["sharing"].rows(), self.plan.name, self.folder / "sharing.png")
+        except OSError:
+            raise
+        except Exception as error:  # the run itself is whole and saved
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"gcrl: no picture of {self.folder}: {said}; try gcrl plot {self.folder}", file=sys.stderr)
 
     def advance(self, step: int) -> None:
         """The run has come to this many steps."""
@@ -88,7 +95,7 @@ class Progress:
         if not math.isnan(result.success):
             said = f"success {result.success:.2f} [{result.success_low:.2f}, {result.success_high:.2f}], {said}"
         if self.bar.disable:
-            print(f"step {step}: {said}, {self.seconds:.1f} s of training", flush=True)
+            tell(f"step {step}: {said}, {self.seconds:.1f} s of training")
         else:
             self.bar.set_postfix_str(said)
 

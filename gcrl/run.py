@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 import json
 import os
 import platform
@@ -36,12 +37,17 @@ class RunError(RuntimeError):
 
 def create(home: Path, name: str, config: Mapping[str, Any]) -> Path:
     """A new folder below `home` that no other start can share, with everything in it that a resume needs."""
+    try:
+        str(home).encode()
+    except UnicodeEncodeError:  # TensorBoard knows no other
+        raise InputError(f"--runs {str(home)!r} is no UTF-8: give another folder") from None
     draft = home / f".{name}-{uuid4().hex}"  # a process id comes back, and threads share one
     try:
         home.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
         _write_json(draft / "config.json", config)
-        (draft / "command.txt").write_text(shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]) + "\n")
+        command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+        (draft / "command.txt").write_bytes(os.fsencode(command) + b"\n")
         _write_json(draft / "versions.json", versions())
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for count in range(1, 1000):
@@ -104,15 +110,25 @@ class Table:
         self.columns: list[str] = []
 
     def rows(self) -> list[dict[str, str]]:
-        """All whole rows."""
+        """All whole rows. Raises InputError if it cannot be a table."""
         if not self.path.exists():
             return []
-        with self.path.open(newline="", errors="replace") as file:
-            return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+        text = self.path.read_text("utf-8-sig", errors="replace")  # a spreadsheet leaves its mark in front
+        lines = io.StringIO(text.replace("\0", ""), newline="")  # and a power cut, zeros behind
+        try:
+            return [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
+        except csv.Error as error:
+            raise InputError(f"{self.path} is no table of ours ({error}): mend or remove it") from None
 
     def cut(self, step: int) -> None:
-        """Forget the rows after `step`: what a killed run wrote beyond its last checkpoint."""
-        rows = [row for row in self.rows() if row.get("step", "").isdecimal() and int(row["step"]) <= step]
+        """Forget the rows after `step`: what a killed run wrote beyond its last checkpoint. Others' are put aside."""
+        rows = self.rows()
+        if rows and "step" not in rows[0]:
+            aside = self.path.with_name(f"{self.path.name}.old")
+            self.path.rename(aside)
+            print(f"gcrl: {self.path} has no column step: it is {aside} now, and begun anew", file=sys.stderr)
+            rows = []
+        rows = [row for row in rows if row["step"].isdecimal() and int(row["step"]) <= step]
         self._rewrite(rows, list(rows[0]) if rows else [])
 
     def append(self, row: Mapping[str, object]) -> None:

@@ -30,12 +30,12 @@ class Stopped(Exception):
     """A signal asked the run to stop; it has been saved."""
 
 
-def train(settings: Settings[Any], resume: Path | None = None) -> Path:
+def train(settings: Settings[Any], resume: Path | str | None = None) -> Path:
     """Train as `settings` say, in a new run folder or on in `resume`; the folder.
 
     Raises InputError where nothing has begun, RunError where the run can not go on, Stopped.
     """
-    plan = Plan.of(settings)
+    plan, resume = Plan.of(settings), None if resume is None else Path(resume)
     scenes = list(dict.fromkeys(task.scene for task in plan.tasks))
     if plan.settings.share == "family" and len(scenes) > 1:
         print(
@@ -44,20 +44,24 @@ def train(settings: Settings[Any], resume: Path | None = None) -> Path:
     machine.prepare(plan.settings.threads, plan.settings.precision)
     training = prepared(plan, resume)
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
-    folder = resume or run.create(settings.runs, name, to_json(plan.settings))
+    folder = resume or run.create(plan.settings.runs, name, to_json(plan.settings))
     again = f"go on with: gcrl train --resume {shlex.quote(str(folder))}"
     if isinstance(training.agent.update, Compiled):
         print("gcrl: the first update is compiled, which may take a minute", file=sys.stderr)
     with run.claimed(folder):
+        before, kept = run.config_of(folder), set(checkpoint.folders(folder))
         try:
             seconds = 0.0 if resume is None else go_on(training, folder)
             with machine.enough_memory():
                 whole = learn(training, folder, seconds)
             if whole:
                 return folder
-        except InputError:  # what only the first update finds out: nothing has been learned, so nothing is left
-            if resume is None and not (folder / "checkpoints").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        except (InputError, RunError) as error:  # bad settings, as only the updates find out
+            saved = set(checkpoint.folders(folder)) - kept
+            if resume is not None and not saved:
+                run.write_config(folder, before)
+            if resume is None and isinstance(error, InputError) and not (saved and training.updates):
+                shutil.rmtree(folder, ignore_errors=True)  # nothing has been learned
             raise
         except SimulatorError as error:
             raise RunError(f"{error}; once that is mended {again}") from error

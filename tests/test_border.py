@@ -88,6 +88,10 @@ def finished(made, tmp_path):
     [
         ("nonsense", ["unknown command 'nonsense'", "train, evaluate, fqe, data, plot, list, doctor"]),
         ("list all", ["takes no flags"]),
+        ("train --task scene:nothing", ["unknown task 'scene:nothing'"]),
+        ("train --utd 1e308", ["--utd 1e+308", "from 0 to 1000000"]),
+        ("train --warmup 1" + 320 * "0", ["--warmup", "321 digits are too many"]),
+        ("train --runs r\udcff", ["--runs", "no UTF-8"]),
         ("train --task fetch-reech", ["fetch-reech", "did you mean fetch-reach"]),
         ("train --task xyz", ["unknown task 'xyz'", "gcrl list"]),
         ("train --task two\nlines", ["unknown task 'two lines'"]),

@@ -1,0 +1,242 @@
+"""What a person, a notebook, a spreadsheet, a closed terminal or a power cut does to a run costs nothing of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tasks
+from gcrl import __main__ as console
+from gcrl import checkpoint, doctor, evaluate, policy, progress, train
+from gcrl.cli import guarded
+from gcrl.collect import Lane
+from gcrl.compiled import interrupted_later
+from gcrl.settings import Plan, default
+from gcrl.training import Training
+from tasks import InputError, SimulatorError
+from tests.problems import POINT, ROW
+
+TINY = ["--task", POINT.name, "--agent", "td3", "--hidden", "8", "--batch", "8", "--warmup", "10", "--steps", "60"]
+TINY += ["--eval-episodes", "1", "--log-every", "20", "--eval-every", "30", "--save-seconds", "0"]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    for task in (POINT, ROW):
+        monkeypatch.setitem(tasks.TASKS, task.name, task)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished run."""
+    home = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.TASKS, POINT.name, POINT)
+        assert train.main([*TINY, "--runs", str(home)]) == 0
+    (folder,) = home.iterdir()
+    return folder
+
+
+@pytest.fixture
+def finished(made, tmp_path):
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(made, tmp_path / "finished"))
+
+
+def resumed(folder, steps, *flags):
+    return guarded(train.main, ["--resume", str(folder), "--steps", str(steps), *flags])
+
+
+# Tables
+
+
+@pytest.mark.parametrize("spoil", [lambda x: b"\xef\xbb\xbf" + x, lambda x: x + b"\0" * 200_000], ids=["mark", "zeros"])
+def test_a_table_keeps_its_rows(finished, spoil):
+    path = finished / "eval.csv"
+    rows = path.read_text().splitlines()
+    path.write_bytes(spoil(path.read_bytes()))
+    assert resumed(finished, 70) == 0
+    assert path.read_text().splitlines()[: len(rows)] == rows and len(path.read_text().splitlines()) == len(rows) + 1
+
+
+def test_a_table_that_is_none_of_ours_is_put_aside(finished, capfd):
+    path = finished / "progress.csv"
+    path.write_text("a,b\n1,2\n")
+    assert resumed(finished, 70) == 0
+    assert (finished / "progress.csv.old").read_text() == "a,b\n1,2\n" and "no column step" in capfd.readouterr().err
+    assert path.read_text().startswith("step,")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_line(finished, capfd, monkeypatch):
+    def fail(*args):
+        raise ValueError("no\nsuch backend")
+
+    monkeypatch.setattr(progress, "curves", fail)
+    assert resumed(finished, 70) == 0
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "ValueError: no such backend" in said and f"gcrl plot {finished}" in said
+
+
+# Settings that lead nowhere
+
+
+def test_what_made_a_resumed_run_fail_is_not_kept(finished, monkeypatch):
+    before = (finished / "config.json").read_bytes()
+    assert resumed(finished, 400, "--lr", "1e30") == 1, "it diverges"
+    assert (finished / "config.json").read_bytes() == before
+
+    def refuse(self):
+        raise InputError("no compiler")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", refuse)
+        assert resumed(finished, 80, "--threads", "2") == 2
+    assert (finished / "config.json").read_bytes() == before and checkpoint.load(finished).step == 60
+    assert resumed(finished, 80) == 0
+
+
+def test_what_came_after_a_checkpoint_stays_as_it_was_told(finished, monkeypatch):
+    real = Training.step
+
+    def step(self):
+        real(self)
+        if self.steps == 90:
+            raise InputError("no memory")
+
+    monkeypatch.setattr(Training, "step", step)
+    assert resumed(finished, 100, "--lr", "0.002") == 2
+    assert checkpoint.load(finished).step == 80
+    assert json.loads((finished / "config.json").read_text())["algorithm"]["lr"] == 0.002
+
+
+def test_what_only_the_first_update_finds_out_leaves_no_folder(capfd):
+    """Though a checkpoint was due before it."""
+    flags = ["--task", POINT.name, ROW.name, "--agent", "bc", "--share", "cds", "--hidden", "8", "--batch", "8"]
+    flags += ["--warmup", "30", "--log-every", "5", "--save-seconds", "0", "--steps", "100", "--eval-episodes", "0"]
+    assert guarded(train.main, [*flags, "--runs", "r"]) == 2 and "--share cds" in capfd.readouterr().err
+    assert list(Path("r").iterdir()) == []
+
+
+# Streams
+
+
+def python(first, **streams):
+    """A short run in an interpreter that begins with `first`."""
+    flags = ["--task", "gym:Pendulum-v1", "--hidden", "8", "--batch", "8", "--steps", "220", "--warmup", "10"]
+    flags += ["--eval-every", "110", "--eval-episodes", "1", "--runs", "r"]
+    code = f"import sys; {first}\nfrom gcrl import cli, train; sys.exit(cli.guarded(train.main, {flags}))"
+    return subprocess.run([sys.executable, "-c", code], **streams)
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says():
+    end, start = os.pipe()
+    os.close(end)
+    done = python("pass", stdout=start, stderr=subprocess.PIPE, text=True)
+    os.close(start)
+    (folder,) = Path("r").iterdir()
+    assert done.returncode in (0, 141) and done.stderr == "" and checkpoint.load(folder).step == 220
+
+
+def test_a_run_without_streams():
+    done = python("sys.stderr = None", stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "step 220" in done.stdout
+
+
+def test_a_name_that_the_terminal_cannot_show(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert guarded(train.main, [*TINY, "--runs", "\u65e5"]) == 0
+    out.flush()
+    assert b"\\u65e5/" in out.buffer.getvalue()
+
+
+def test_an_error_of_the_system_at_the_border_is_one_line(capfd):
+    assert guarded(lambda args: Path("x" * 300).stat().st_size, []) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("gcrl: xxx") and "File name too long" in said
+
+
+def test_ctrl_c_waits_for_the_compiler():
+    """Neither we nor its processes hear it before the end."""
+    seen = []
+    old = signal.signal(signal.SIGINT, lambda *args: seen.append(1))
+    itself = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    try:
+        with interrupted_later():
+            assert subprocess.run([sys.executable, "-c", itself]).returncode == 0
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            assert seen == []
+        assert seen == [1]
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def test_a_simulator_that_cannot_even_be_made_is_one_line(capfd, monkeypatch):
+    """As where MUJOCO_GL names what this machine has not."""
+
+    def make(render_mode=None):
+        raise AttributeError("'NoneType' object has no attribute 'glGetError'")
+
+    monkeypatch.setitem(tasks.TASKS, POINT.name, dataclasses.replace(POINT, make=make))
+    monkeypatch.setitem(tasks.TASKS, "fetch-reach", dataclasses.replace(tasks.TASKS["fetch-reach"], make=make))
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert guarded(train.main, [*TINY, "--runs", "r"]) == 2 and not Path("r").exists()
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "glGetError" in said and "MUJOCO_GL is osmesa" in said
+    with pytest.raises(SimulatorError, match="MUJOCO_GL is osmesa"):
+        Lane(tasks.TASKS["fetch-reach"])
+    monkeypatch.setattr(doctor, "_gflops", lambda *args: 1.0)
+    assert guarded(console.run, ["doctor"]) == 2
+    assert "BAD the simulator of fetch-reach cannot be made" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["list", "doctor"])
+def test_a_command_without_flags_has_help(capfd, command):
+    assert guarded(console.run, [command, "--help"]) == 0
+    assert capfd.readouterr().out.startswith(f"usage: gcrl {command}\n")
+
+
+# From Python
+
+
+def test_python_may_give_its_own_types(made, tmp_path):
+    s = default("td3")
+    given = dataclasses.replace(s, task=POINT.name, steps=np.int64(60), runs="r", data=[Path("a"), "b"], init=Path("c"))
+    found = Plan.of(given).settings
+    assert (found.data, found.runs, found.init) == (("a", "b"), Path("r"), "c") and type(found.steps) is int
+    assert Plan.of(dataclasses.replace(given, data="d1")).settings.data == ("d1",)
+    agent, *_ = policy.load(str(made))
+    assert agent.updates > 0
+    assert evaluate.report(evaluate.Settings(run=str(made), episodes=1))["task"] == POINT.name
+    copy = shutil.copytree(made, tmp_path / "copy")
+    again = dataclasses.replace(policy.load(copy)[1].settings, steps=70)
+    assert train.train(again, str(copy)) == copy
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"steps": 60.0}, "--steps 60.0: must be int"),
+        ({"offline": 0}, "--offline 0: must be bool"),
+        ({"end_at_goal": 1}, "--end-at-goal 1"),
+        ({"task": (POINT,)}, "--task"),
+        ({"agent": "sac"}, r"default\('sac'\)"),
+        ({"algorithm": dataclasses.replace(default("td3").algorithm, hidden=(8.5,))}, "--hidden"),
+    ],
+)
+def test_what_a_resume_would_refuse_is_refused_at_once(wrong, words):
+    with pytest.raises(InputError, match=words):
+        Plan.of(dataclasses.replace(default("td3"), **{"task": (POINT.name,), **wrong}))
