@@ -6,12 +6,18 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, get_origin, get_type_hints
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from gcrl.run import RunError
 from tasks import InputError, SimulatorError
+
+T = TypeVar("T")
 
 
 def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
@@ -46,6 +52,32 @@ def tell(line: str) -> None:
         print(line, flush=True)
     except OSError:
         mute()
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM, noted in the list instead of killing; a second one of them kills."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield seen
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+def until(stop: list[int], items: Iterable[T]) -> Iterator[T]:
+    """The items, each if no signal has come by then: not in the midst of whatever a library does with one."""
+    for item in items:
+        if stop:
+            raise KeyboardInterrupt
+        yield item
 
 
 def no_flags(args: Sequence[str], prog: str, what: str | None) -> bool:

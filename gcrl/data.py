@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 import tasks
-from gcrl.cli import guarded, parse
+from gcrl.cli import guarded, parse, stop_signals, until
 from gcrl.limits import check_numbers
 from tasks import Episode, InputError, datasets
 from tasks.recorded import shown
@@ -107,7 +107,8 @@ def convert(s: Convert) -> int:
         episodes = list(head(episodes, s.first))
     elif s.last is not None:
         episodes = list(tail(episodes, s.last))
-    return datasets.write(s.out, task, episodes)
+    with stop_signals() as stop:
+        return datasets.write(s.out, task, until(stop, episodes))
 
 
 def head(episodes: Sequence[Episode], steps: int) -> Iterator[Episode]:

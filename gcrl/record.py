@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import tasks
 from gcrl import checkpoint, policy
-from gcrl.cli import parse
+from gcrl.cli import parse, stop_signals, until
 from gcrl.collect import Lane, episode_seed, seen, step
 from gcrl.limits import check_numbers
 from tasks import Episode, InputError, Task, datasets, ogbench, oracle
@@ -211,7 +211,8 @@ def main(args: Sequence[str]) -> int:
     said += f", noise {s.noise:g}" * (s.noise > 0) + f", {s.random:g} of the actions drawn" * (s.random > 0)
     played = collect(players, list(parts.values()), task, s)
     bar = tqdm(played, total=s.episodes, unit="episode", desc=task.name, disable=None)
-    datasets.write(s.out, task, bar, algorithm_name=said)
+    with stop_signals() as stop:
+        datasets.write(s.out, task, until(stop, bar), algorithm_name=said)
     print(s.out)
     return 0
 
@@ -224,4 +225,5 @@ def by_script(s: Collect, task: Task) -> int:
     steps = s.steps or s.episodes * oracle.kinds(task.name)[kind].steps
     played = oracle.episodes(task.name, kind, steps, s.seed, s.noise or None)
     bar = tqdm(played, unit="episode", desc=task.name, disable=None)
-    return datasets.write(s.out, task, bar, algorithm_name=kind)
+    with stop_signals() as stop:
+        return datasets.write(s.out, task, until(stop, bar), algorithm_name=kind)

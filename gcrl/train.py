@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import Tensor
 
 from gcrl import checkpoint, machine, policy, run
-from gcrl.cli import guarded
+from gcrl.cli import guarded, stop_signals
 from gcrl.compiled import Compiled
 from gcrl.evaluate import Evaluator, Result, every, lanes_for
 from gcrl.progress import Progress
@@ -140,24 +136,6 @@ def evaluate(evaluators: Sequence[Evaluator], training: Training) -> dict[str, R
 
 def _crossed(before: int, after: int, every: int) -> bool:
     return before // every != after // every
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM, noted in the list instead of killing; a second one of them kills."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM) if main}
-    try:
-        yield seen
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
 
 
 def main(args: Sequence[str]) -> int:

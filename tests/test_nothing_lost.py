@@ -24,7 +24,7 @@ from gcrl.collect import Lane
 from gcrl.compiled import interrupted_later
 from gcrl.settings import Plan, default
 from gcrl.training import Training
-from tasks import InputError, SimulatorError
+from tasks import InputError, SimulatorError, hdf5
 from tests.problems import POINT, ROW
 
 TINY = ["--task", POINT.name, "--agent", "td3", "--hidden", "8", "--batch", "8", "--warmup", "10", "--steps", "60"]
@@ -207,6 +207,25 @@ def test_a_simulator_that_cannot_even_be_made_is_one_line(capfd, monkeypatch):
 def test_a_command_without_flags_has_help(capfd, command):
     assert guarded(console.run, [command, "--help"]) == 0
     assert capfd.readouterr().out.startswith(f"usage: gcrl {command}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_recording_that_is_stopped_leaves_nothing(capfd, monkeypatch, number):
+    """Whatever the library is doing when the signal comes: here it is writing to the file."""
+    real, calls = hdf5.Sink.write, []
+
+    def write(self, data):
+        calls.append(len(data))
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return real(self, data)
+
+    monkeypatch.setattr(hdf5.Sink, "write", write)
+    args = ["data", "collect", "--task", POINT.name, "--episodes", "100000", "--out", "d"]
+    assert guarded(console.run, args) == 130
+    said = capfd.readouterr().err
+    assert "gcrl: interrupted" in said and "Traceback" not in said and len(calls) >= 3
+    assert list(Path().iterdir()) == []
 
 
 # From Python
