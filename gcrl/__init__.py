@@ -1,5 +1,6 @@
 """gcrl: one goal-conditioned policy over many robot tasks."""
 
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,3 +21,6 @@ if _found := _shadow():
         print(_message, file=sys.stderr)
         raise SystemExit(2)
     raise ImportError(_message)
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the seconds of the imports; gcrl.cli.guarded listens again

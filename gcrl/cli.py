@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
     """main(args), with exit code 2 for bad input and 1 for what broke in the middle of a run; then a line says why."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

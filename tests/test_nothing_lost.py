@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,17 @@ def test_a_simulator_that_cannot_even_be_made_is_one_line(capfd, monkeypatch):
 def test_a_command_without_flags_has_help(capfd, command):
     assert guarded(console.run, [command, "--help"]) == 0
     assert capfd.readouterr().out.startswith(f"usage: gcrl {command}\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="nobody says what a process has loaded")
+def test_ctrl_c_while_everything_is_imported_needs_no_word():
+    args = [sys.executable, "-m", "gcrl.train", "--runs", "r"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()
+    assert process.returncode == -signal.SIGINT and said == ("", "") and not Path("r").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
