@@ -22,5 +22,6 @@ if _found := _shadow():
         raise SystemExit(2)
     raise ImportError(_message)
 
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the seconds of the imports; gcrl.cli.guarded listens again
+_ours = sys.argv[:1] == ["-m"] and " -m gcrl." in " ".join(sys.orig_argv)
+if _ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while all is imported; gcrl.cli.guarded listens again

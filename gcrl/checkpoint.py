@@ -5,6 +5,7 @@ Each is a new folder `checkpoints/<step>` whose manifest holds the sha256 of eve
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -109,6 +110,10 @@ def load(run: Path) -> Checkpoint | None:
 def read(folder: Path) -> Checkpoint:
     """One checkpoint, every file of the manifest checked. Raises InputError that names what is damaged."""
     manifest = _parse(folder, "manifest.json", _bytes(folder, "manifest.json"))
+    there = set(_listed(folder))  # so that a name leads to nothing outside
+    for name in sorted(set(manifest) - there):
+        said = name if name.isprintable() else ascii(name)
+        raise InputError(f"checkpoint {folder} is damaged: {said} is missing, though manifest.json lists it")
     content = {name: _bytes(folder, name) for name in manifest}
     for name, digest in manifest.items():
         if hashlib.sha256(content[name]).hexdigest() != digest:
@@ -146,13 +151,24 @@ def _write(path: Path, data: bytes) -> str:
 def _bytes(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        why = "" if name == "manifest.json" else ", though manifest.json lists it"
-        raise InputError(f"checkpoint {folder} is damaged: {name} is missing{why}") from None
     except OSError as error:
-        raise Unreadable(
-            f"{folder / name} cannot be read ({error.strerror}): make it readable, or remove {folder} to go on without"
-        ) from None
+        raise _unread(folder, name, error) from None
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise _unread(folder, "", error) from None
+
+
+def _unread(folder: Path, name: str, error: OSError) -> InputError:
+    """What may be whole, and will be once somebody makes it readable, or what is damaged."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+        cure = f"make it readable, or remove {folder} to go on without"
+        return Unreadable(f"{folder / name} cannot be read ({error.strerror}): {cure}")
+    missing = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+    return InputError(f"checkpoint {folder} is damaged: {name} {missing}")
 
 
 def _parse(folder: Path, name: str, data: bytes) -> dict[str, Any]:

@@ -38,8 +38,8 @@ def guarded(main: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
         mute()
         return 141
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"gcrl: {where}{error.strerror or error}; give a path that can be used", file=sys.stderr)
+        where, cure = (f"{error.filename}: ", "; give a path that can be used") if error.filename else ("", "")
+        print("gcrl:", " ".join(f"{where}{error.strerror or error}{cure}".split()), file=sys.stderr)
         return 2
 
 
@@ -49,7 +49,7 @@ def mute() -> None:
 
 
 def tell(line: str) -> None:
-    """Print a line of what is worth going on with even if nobody can read it."""
+    """Print a line; if nobody can read it, go on in silence."""
     try:
         print(line, flush=True)
     except OSError:
@@ -83,7 +83,7 @@ def until(stop: list[int], items: Iterable[T]) -> Iterator[T]:
 
 
 def no_flags(args: Sequence[str], prog: str, what: str | None) -> bool:
-    """For a command without any: was only `what` it does asked for, and has been said."""
+    """For a command without flags: print `what` it does if help was asked for. Was it?"""
     if args and args[0] not in ("-h", "--help"):
         raise InputError(f"{prog} takes no flags")
     if args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from gcrl.at_once import at_once, cores
 from gcrl.relay import Relay
 from gcrl.run import RunError
 from relabel.batch import State
-from tasks.task import Episode, InputError, SimulatorError, Task, choice
+from tasks.task import Episode, SimulatorError, Task, choice, simulator
 
 Vector = NDArray[np.float32]
 LARGEST = float(np.finfo(np.float32).max)
@@ -32,24 +31,11 @@ def episode_seed(*path: int) -> int:
     return int(np.random.SeedSequence(path).generate_state(1)[0])
 
 
-def drawing() -> str:
-    """What to do about MUJOCO_GL, which may name what this machine has not, even where nothing is drawn."""
-    chosen = os.environ.get("MUJOCO_GL")
-    return f"; MUJOCO_GL is {chosen}, which may be missing here: try egl, or unset it" if chosen else ""
-
-
 class Lane:
     """One environment and the episode that is under way in it."""
 
     def __init__(self, task: Task, render_mode: str | None = None) -> None:
-        self.task, self.seed = task, 0
-        try:
-            self.env = task.make(render_mode=render_mode)
-        except InputError:
-            raise
-        except Exception as error:  # of whatever it is made of
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SimulatorError(f"the simulator of {task.name} cannot be made ({said}){drawing()}") from error
+        self.task, self.seed, self.env = task, 0, simulator(task, render_mode)
         self.unlocked = all(hasattr(self.env.unwrapped, part) for part in ("begin", "advance", "observe"))
         """does a step let other threads run while it lasts, as that of tasks.fetch.Fetch does"""
 

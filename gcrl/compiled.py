@@ -110,7 +110,7 @@ class Compiled:
                 said = str(error).splitlines()[0][:200]
                 raise InputError(f"--compile: an update cannot be traced, leave it out ({said})") from error
         try:
-            with torch.no_grad(), interrupted_later():
+            with torch.no_grad(), deaf_children():
                 return self.build(graph, given), names
         except Exception as error:  # whatever it is, it is a compiler's
             said = " ".join(str(error).split())[:200]
@@ -118,8 +118,8 @@ class Compiled:
 
 
 @contextmanager
-def interrupted_later() -> Iterator[None]:
-    """Ctrl-C goes to the compiler's processes too, which would fail: they do not hear it, and we do so afterwards."""
+def deaf_children() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, which a terminal sends to them too: they would fail of it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -16,6 +17,7 @@ from gcrl.surgery import SURGERIES
 from tasks import InputError, Task
 
 S = TypeVar("S")
+MOST = 2**63 - 1
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),  # torch takes no more
     "warmup": (0, math.inf),
@@ -66,9 +68,10 @@ def check_numbers(settings: object) -> None:
                 continue
             whole = hints[field.name] in (int, int | None, tuple[int, ...])
             low, high = LIMITS.get(field.name, (1 if whole else 0, math.inf))
-            if whole and math.isinf(high) and x > 2**63:
-                raise InputError(f"{flag}: {len(str(x))} digits are too many")
-            if not (low <= x <= high and (isinstance(x, int) or math.isfinite(x))):
+            most = MOST if whole else sys.float_info.max
+            if not (low <= x <= high and -most <= x <= most):
+                if whole and x > most and math.isinf(high):
+                    raise InputError(f"{flag}: must be a whole number below 2^63")
                 limits = f", {low} or more" if math.isinf(high) else f" from {low} to {high}"
                 kind = "a whole" if whole else "a finite"
                 raise InputError(f"{flag} {x}: must be {kind} number{limits if math.isfinite(low) else ''}")
@@ -110,7 +113,8 @@ def typed(s: S, algorithm: type[Any]) -> S:
     if type(given.algorithm) is not algorithm:
         raise InputError(f"--agent {given.agent} has numbers of its own: begin with default({given.agent!r})")
     init = None if given.init is None else str(given.init)
-    return plain(dataclasses.replace(given, runs=Path(given.runs), init=init, algorithm=plain(given.algorithm)))
+    runs = Path(given.runs) if isinstance(given.runs, str) else given.runs
+    return plain(dataclasses.replace(given, runs=runs, init=init, algorithm=plain(given.algorithm)))
 
 
 def plain(part: S) -> S:
@@ -119,14 +123,19 @@ def plain(part: S) -> S:
     for name, hint in get_type_hints(type(part)).items():
         value = getattr(part, name)
         if get_origin(hint) is tuple:
-            values = (value,) if isinstance(value, str | Path | int | float) else tuple(value)
-            value = tuple(str(x) if isinstance(x, Path) else x for x in values)
-        elif isinstance(value, np.generic):
-            value = value.item()
+            value = tuple(value) if isinstance(value, list | tuple | np.ndarray) else (value,)
+            value = tuple(str(x) if isinstance(x, Path) else x for x in value)
+        value = tuple(map(item, value)) if isinstance(value, tuple) else item(value)
         if not fits(value, hint):
-            raise InputError(f"--{name.replace('_', '-')} {value!r}: must be {getattr(hint, '__name__', hint)}")
+            wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+            raise InputError(f"--{name.replace('_', '-')} {value!r}: must be {wanted}")
         found[name] = value
     return dataclasses.replace(part, **found)  # type: ignore[type-var]
+
+
+def item(value: Any) -> Any:
+    """Python's number for NumPy's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def fits(value: object, hint: Any) -> bool:

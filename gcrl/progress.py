@@ -56,8 +56,6 @@ class Progress:
                 curves({self.plan.name: [rows]}, self.folder / "curve.png")
                 if "sharing" in self.tables:
                     sharing(self.tables["sharing"].rows(), self.plan.name, self.folder / "sharing.png")
-        except OSError:
-            raise
         except Exception as error:  # the run itself is whole and saved
             said = " ".join(f"{type(error).__name__}: {error}".split())
             print(f"gcrl: no picture of {self.folder}: {said}; try gcrl plot {self.folder}", file=sys.stderr)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import itertools
 import json
 import os
 import platform
@@ -19,8 +20,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,13 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     (folder / ".config.json").rename(folder / "config.json")
 
 
+def restore_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Have config.json say this again, if it can be had: whatever has gone wrong before is what a person must hear."""
+    with suppress(OSError, InputError):
+        if config_of(folder) != config:
+            write_config(folder, config)
+
+
 class Table:
     """A CSV file that is appended to; a column that appears late is empty in the rows before."""
 
@@ -111,20 +119,27 @@ class Table:
 
     def rows(self) -> list[dict[str, str]]:
         """All whole rows. Raises InputError if it cannot be a table."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Sequence[str], list[dict[str, str]]]:
+        """The columns, and all whole rows."""
         if not self.path.exists():
-            return []
+            return (), []
         text = self.path.read_text("utf-8-sig", errors="replace")  # a spreadsheet leaves its mark in front
         lines = io.StringIO(text.replace("\0", ""), newline="")  # and a power cut, zeros behind
         try:
-            return [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
+            reader = csv.DictReader(lines)
+            rows = [row for row in reader if None not in row and None not in row.values()]
+            return reader.fieldnames or (), rows
         except csv.Error as error:
             raise InputError(f"{self.path} is no table of ours ({error}): mend or remove it") from None
 
     def cut(self, step: int) -> None:
         """Forget the rows after `step`: what a killed run wrote beyond its last checkpoint. Others' are put aside."""
-        rows = self.rows()
-        if rows and "step" not in rows[0]:
-            aside = self.path.with_name(f"{self.path.name}.old")
+        columns, rows = self._read()
+        if columns and "step" not in columns:
+            free = (self.path.with_name(f"{self.path.name}.{n}") for n in itertools.count(1))
+            aside = next(path for path in free if not path.exists())
             self.path.rename(aside)
             print(f"gcrl: {self.path} has no column step: it is {aside} now, and begun anew", file=sys.stderr)
             rows = []

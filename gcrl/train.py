@@ -48,6 +48,7 @@ def train(settings: Settings[Any], resume: Path | str | None = None) -> Path:
         before, kept = run.config_of(folder), set(checkpoint.folders(folder))
         try:
             seconds = 0.0 if resume is None else go_on(training, folder)
+            kept = set(checkpoint.folders(folder))
             with machine.enough_memory():
                 whole = learn(training, folder, seconds)
             if whole:
@@ -55,7 +56,7 @@ def train(settings: Settings[Any], resume: Path | str | None = None) -> Path:
         except (InputError, RunError) as error:  # bad settings, as only the updates find out
             saved = set(checkpoint.folders(folder)) - kept
             if resume is not None and not saved:
-                run.write_config(folder, before)
+                run.restore_config(folder, before)
             if resume is None and isinstance(error, InputError) and not (saved and training.updates):
                 shutil.rmtree(folder, ignore_errors=True)  # nothing has been learned
             raise

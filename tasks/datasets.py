@@ -15,7 +15,7 @@ import numpy as np
 from tasks import flat, hdf5, minari, runs
 from tasks.recorded import Actions, Budget, Recorded, fit, shown
 from tasks.source import Source
-from tasks.task import Episode, InputError, Task
+from tasks.task import Episode, InputError, Task, simulator
 
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 """How these files begin."""
@@ -146,7 +146,7 @@ def _limits(source: Source, task: Task) -> Actions | None:
         return said if said.first is not None else None
     if said is None and source.format != "Minari":
         return None
-    env = task.make()
+    env = simulator(task)
     scaled = isinstance(env, gymnasium.wrappers.RescaleAction)
     own: Any = env.env.action_space if scaled else env.action_space  # type: ignore[attr-defined]
     env.close()

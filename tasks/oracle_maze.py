@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.oracle import Kind, Made, episode_of
-from tasks.task import Task
+from tasks.task import Task, simulator
 
 Cell = tuple[int, int]
 AWAY = 4
@@ -24,7 +24,7 @@ class Walk:
 
     def __init__(self, task: Task, kind: str, behaviour: Kind) -> None:
         self.task, self.kind, self.noise = task, kind, behaviour.noise
-        self.env = cast(Any, task.make())
+        self.env = cast(Any, simulator(task))
         free = np.argwhere(self.env.stock.maze_map == 0).tolist()
         self.cells: list[Cell] = [(i, j) for i, j in free]
         self.known = set(self.cells)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import operator
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,20 @@ class InputError(ValueError):
 
 class SimulatorError(RuntimeError):
     """A simulator broke its contract in the middle of a run (a NaN, a wrong shape). One line, like InputError."""
+
+
+def simulator(task: Task, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """The task's, made. Raises InputError, in one line, whatever it is that keeps this machine from it."""
+    try:
+        return task.make(render_mode=render_mode)
+    except InputError:
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        chosen = os.environ.get("MUJOCO_GL")  # it is loaded even where nothing is drawn
+        others = ", ".join(name for name in ("egl", "osmesa", "glfw") if name != chosen)
+        cure = f"; MUJOCO_GL is {chosen}, which this machine may not have: set it to one of {others}, or unset it"
+        raise InputError(f"the simulator of {task.name} cannot be made ({said}){cure if chosen else ''}") from error
 
 
 def distance(achieved: Array, desired: Array) -> Array:

@@ -90,7 +90,7 @@ def finished(made, tmp_path):
         ("list all", ["takes no flags"]),
         ("train --task scene:nothing", ["unknown task 'scene:nothing'"]),
         ("train --utd 1e308", ["--utd 1e+308", "from 0 to 1000000"]),
-        ("train --warmup 1" + 320 * "0", ["--warmup", "321 digits are too many"]),
+        ("train --warmup 1" + 320 * "0", ["--warmup", "below 2^63"]),
         ("train --runs r\udcff", ["--runs", "no UTF-8"]),
         ("train --task fetch-reech", ["fetch-reech", "did you mean fetch-reach"]),
         ("train --task xyz", ["unknown task 'xyz'", "gcrl list"]),
@@ -513,13 +513,6 @@ def test_rows_and_events_that_cannot_be_written(capfd, monkeypatch, owner, name)
         refused(capfd, ["train", *TINY], "No space left on device", "gcrl train --resume runs/", code=1)
     (folder,) = Path("runs").iterdir()
     assert train.main(["--resume", str(folder)]) == 0
-
-
-def test_a_curve_that_cannot_be_written_costs_no_checkpoint(capfd, monkeypatch):
-    monkeypatch.setattr("gcrl.progress.curves", full)
-    refused(capfd, ["train", *TINY], "No space left on device", code=1)
-    (folder,) = Path("runs").iterdir()
-    assert checkpoint.load(folder).step == 60
 
 
 def test_a_file_that_may_not_grow(tmp_path):

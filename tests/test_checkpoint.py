@@ -194,7 +194,9 @@ def test_a_file_that_somebody_made_with_its_hash_is_refused_too(tmp_path):
         (folder / "manifest.json").write_text(json.dumps(manifest))
         refusal(folder)
         (folder / name).write_bytes(sound[name])
-    for manifest in (b"{}", b"[]", b"null", b'{"state.json":1}', b'{"../../x":""}', b"[" * 10_000):
+    (tmp_path / "x").write_bytes(b"")
+    outside = [f'{{"{name}":""}}'.encode() for name in ("../../x", "/dev/zero", "a\\u0000b", "\\ud800", "x" * 300)]
+    for manifest in (b"{}", b"[]", b"null", b'{"state.json":1}', *outside, b"[" * 10_000):
         (folder / "manifest.json").write_bytes(manifest)
         refusal(folder)
 

@@ -206,6 +206,8 @@ def test_the_actor_of_droq_ascends_the_mean_of_its_critics():
     head.data[:] = torch.tensor([1.0, 3.0]).reshape(head.shape)
     agent.log_alpha.data.fill_(-50)
     assert agent.actor_loss(b).item() == pytest.approx(-2.0)
+    for name in ("cql", "sacn"):  # their least is what holds them to the data
+        assert not AGENTS[name].droq
     plain = made("sac")
     plain.critic.load_state_dict(agent.critic.state_dict())
     plain.log_alpha.data.fill_(-50)

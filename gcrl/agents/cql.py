@@ -41,6 +41,7 @@ class CQL(SAC):
 
     Settings = CQLSettings
     settings: CQLSettings
+    droq = False
     offline = True
 
     def __init__(self, spec: Spec, settings: CQLSettings) -> None:

@@ -79,7 +79,8 @@ class Ahead(NamedTuple):
 class Reaching(Agent):
     """A policy N(pi(s, g), 1) that imitates or climbs a value; a subclass says how.
 
-    A goal is reached where the task's own reward, r(s', g), is more than the least it pays. For the value that step
+    A goal is reached where the task's own reward, r(s', g), is more than the least it pays; where that is below 0 and 0
+    can be had, where it is 0 or more, so that what costs less on the way is no arrival. For the value that step
     costs nothing and is the last, all others cost 1. OGBench has r(s, g): there a state at the goal is worth 0 and ends
     it, here the transition that arrives does, so that its values are these, one step earlier.
 
@@ -111,7 +112,7 @@ class Reaching(Agent):
         for flag in ("actor_goals", "value_goals"):
             if text := getattr(settings, flag, ""):
                 parse(text, flag=f"--{flag.replace('_', '-')}")
-        below = torch.where(high < 0, (1 - 1e-4) * (1 - spec.gamma) * low, -1e-6)
+        below = torch.where(high < 0, (1 - spec.gamma) * low * (1 - 1e-4), -1e-6)  # margins for rounding
         self.register_buffer("least", torch.where(low < 0, below, low), persistent=False)
 
     def goals(self, which: str, replay: Source) -> Strategy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class SAC(Drawing, OffPolicy):
     Settings = SACSettings
     settings: SACSettings
     actor: GaussianActor
+    droq: ClassVar[bool] = True
+    """with dropout the actor ascends the mean of its critics, not the least"""
 
     def __init__(self, spec: Spec, settings: SACSettings) -> None:
         super().__init__(spec, settings, GaussianActor)
@@ -62,7 +65,7 @@ class SAC(Drawing, OffPolicy):
 
     def soft_loss(self, b: Batch, a: Tensor, logp: Tensor) -> Tensor:
         s, q = self.settings, self.critic(self.encode(b.state), a)
-        q = q.mean(0) if s.subset < len(q) or s.dropout else q.amin(0)
+        q = q.mean(0) if s.subset < len(q) or (self.droq and s.dropout) else q.amin(0)
         return (self.log_alpha.exp()[b.task] * logp - q).mean()
 
     def alpha_loss(self, b: Batch, logp: Tensor) -> Tensor:

@@ -23,4 +23,5 @@ class SACN(SAC):
 
     Settings = SACNSettings
     settings: SACNSettings
+    droq = False
     offline = True
