@@ -14,16 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import tasks
 from gcrl import __main__ as console
-from gcrl import checkpoint, doctor, evaluate, policy, progress, train
+from gcrl import checkpoint, doctor, progress, train
 from gcrl.cli import guarded
 from gcrl.collect import Lane
 from gcrl.compiled import deaf_children
-from gcrl.settings import Plan, default, to_json
 from gcrl.training import Training
 from tasks import InputError, datasets, hdf5
 from tests.problems import POINT, ROW
@@ -215,6 +213,15 @@ def test_a_command_without_flags_has_help(capfd, command):
     assert capfd.readouterr().out.startswith(f"usage: gcrl {command}\n")
 
 
+def test_the_list_says_how_a_scene_is_asked_for(capfd):
+    """All of it, where a task has its name; and that finds them."""
+    assert guarded(console.run, ["list"]) == 0
+    said = capfd.readouterr().out
+    assert "scene table: 7 tasks that can share their data\n" in said
+    assert "scene hand-block: 4 tasks that can share their data (--task scene:hand-block)\n" in said
+    assert [len(tasks.find([name])) for name in ("table", "scene:hand-block", "hand-block")] == [7, 4, 1]
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="nobody says what a process has loaded")
 def test_ctrl_c_while_everything_is_imported_needs_no_word():
     args = [sys.executable, "-m", "gcrl.train", "--runs", "r"]
@@ -251,45 +258,3 @@ def test_recording_that_is_stopped_leaves_nothing(capfd, monkeypatch, number):
     said = capfd.readouterr().err
     assert "gcrl: interrupted" in said and "Traceback" not in said and len(calls) >= 3
     assert list(Path().iterdir()) == []
-
-
-# From Python
-
-
-def test_python_may_give_its_own_types(made, tmp_path):
-    s = default("td3")
-    given = dataclasses.replace(s, task=POINT.name, steps=np.int64(60), runs="r", data=[Path("a"), "b"], init=Path("c"))
-    found = Plan.of(given).settings
-    assert (found.data, found.runs, found.init) == (("a", "b"), Path("r"), "c") and type(found.steps) is int
-    assert Plan.of(dataclasses.replace(given, data="d1")).settings.data == ("d1",)
-    several = {"hidden": np.array([8, 8]), "lr": np.float32(0.5)}
-    algorithm = dataclasses.replace(s.algorithm, **several)
-    found = Plan.of(dataclasses.replace(given, reward_scale=[np.float64(2)], algorithm=algorithm)).settings
-    assert found.algorithm.hidden == (8, 8) and found.reward_scale == (2.0,) and found.algorithm.lr == 0.5
-    json.dumps(to_json(found))
-    agent, *_ = policy.load(str(made))
-    assert agent.updates > 0
-    assert evaluate.report(evaluate.Settings(run=str(made), episodes=1))["task"] == POINT.name
-    copy = shutil.copytree(made, tmp_path / "copy")
-    again = dataclasses.replace(policy.load(copy)[1].settings, steps=70)
-    assert train.train(again, str(copy)) == copy
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"steps": 60.0}, "--steps 60.0: must be int"),
-        ({"offline": 0}, "--offline 0: must be bool"),
-        ({"end_at_goal": 1}, "--end-at-goal 1"),
-        ({"task": (POINT,)}, "--task"),
-        ({"agent": "sac"}, r"default\('sac'\)"),
-        ({"data": None}, r"--data \(None,\): must be tuple\[str, \.\.\.\]"),
-        ({"runs": None}, "--runs None"),
-        ({"steps": 2**63}, r"--steps: must be a whole number below 2\^63"),
-        ({"utd": 10**400}, "--utd"),
-        ({"algorithm": dataclasses.replace(default("td3").algorithm, hidden=(8.5,))}, "--hidden"),
-    ],
-)
-def test_what_a_resume_would_refuse_is_refused_at_once(wrong, words):
-    with pytest.raises(InputError, match=words):
-        Plan.of(dataclasses.replace(default("td3"), **{"task": (POINT.name,), **wrong}))
