@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +23,10 @@ from gcrl.collect import Lane
 from gcrl.compiled import deaf_children
 from gcrl.training import Training
 from tasks import InputError, datasets, hdf5
+from tests import test_border
 from tests.problems import POINT, ROW
 
-TINY = ["--task", POINT.name, "--agent", "td3", "--hidden", "8", "--batch", "8", "--warmup", "10", "--steps", "60"]
-TINY += ["--eval-episodes", "1", "--log-every", "20", "--eval-every", "30", "--save-seconds", "0"]
+TINY, made, finished = test_border.TINY, test_border.made, test_border.finished
 
 
 @pytest.fixture(autouse=True)
@@ -36,23 +35,6 @@ def surroundings(monkeypatch, tmp_path):
         monkeypatch.setitem(tasks.TASKS, task.name, task)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A finished run."""
-    home = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tasks.TASKS, POINT.name, POINT)
-        assert train.main([*TINY, "--runs", str(home)]) == 0
-    (folder,) = home.iterdir()
-    return folder
-
-
-@pytest.fixture
-def finished(made, tmp_path):
-    """A copy of it, to be spoilt."""
-    return Path(shutil.copytree(made, tmp_path / "finished"))
 
 
 def resumed(folder, steps, *flags):
