@@ -123,9 +123,10 @@ def plain(part: S) -> S:
     for name, hint in get_type_hints(type(part)).items():
         value = getattr(part, name)
         if get_origin(hint) is tuple:
-            value = tuple(value) if isinstance(value, list | tuple | np.ndarray) else (value,)
-            value = tuple(str(x) if isinstance(x, Path) else x for x in value)
-        value = tuple(map(item, value)) if isinstance(value, tuple) else item(value)
+            several = value if isinstance(value, list | tuple | np.ndarray) else (value,)
+            value = tuple(str(x) if isinstance(x, Path) else item(x) for x in several)
+        else:
+            value = item(value)
         if not fits(value, hint):
             wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
             raise InputError(f"--{name.replace('_', '-')} {value!r}: must be {wanted}")
