@@ -85,7 +85,7 @@ class Compiled:
                 return self.plain(data)
         program, names = self.programs[key]
         with torch.no_grad():
-            found = program(*given)
+            found = program(self.agent.pace, *given)
         self.agent.updates += 1
         return dict(zip(names, found, strict=True))
 
@@ -95,17 +95,18 @@ class Compiled:
 
         names: list[str] = []
 
-        def run(*mine: Tensor) -> list[Tensor]:
-            metrics = self.plain(like(data, iter(mine)))
+        def run(pace: Tensor, *mine: Tensor) -> list[Tensor]:
+            with written_out(pace):
+                metrics = self.plain(like(data, iter(mine)))
             names[:] = metrics
             return [x.detach() for x in metrics.values()]
 
+        given = [self.agent.pace, *given]
         with untouched(self.agent):
-            run(*given)  # so that the optimizers have a state
+            self.plain(data)  # so that the optimizers have a state
             self.agent.updates -= 1
             try:
-                with written_out():
-                    graph = make_fx(run)(*given)
+                graph = make_fx(run)(*given)
             except RuntimeError as error:
                 said = str(error).splitlines()[0][:200]
                 raise InputError(f"--compile: an update cannot be traced, leave it out ({said})") from error

@@ -39,6 +39,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "reset_every": (0, math.inf),
     "balance": (0, 1),
     "best": (1e-6, 1),
+    "lr_end": (0, 1),
     "percentile": (0, 100),
     "data_share": (0, 1),
     "reward_scale": (1e-6, 1e6),

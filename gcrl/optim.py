@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-WRITTEN_OUT = ContextVar("written_out", default=False)
+WRITTEN_OUT = ContextVar[Tensor | None]("written_out", default=None)
 
 
 def adam(of: nn.Module | Iterable[Tensor], lr: float) -> torch.optim.Adam:
@@ -40,22 +40,24 @@ def differentiate(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def advance(optimizer: torch.optim.Optimizer) -> None:
     """One step along the gradients that are there."""
-    if not WRITTEN_OUT.get():
+    pace = WRITTEN_OUT.get()
+    if pace is None:
         optimizer.step()
         return
     with torch.no_grad():
         for group in optimizer.param_groups:
-            adam_step([p for p in group["params"] if p.grad is not None], optimizer.state, group)
+            lr = group.get("initial_lr", group["lr"]) * pace
+            adam_step([p for p in group["params"] if p.grad is not None], optimizer.state, group, lr)
 
 
-def adam_step(params: list[Tensor], states: Mapping[Any, dict[str, Tensor]], group: dict[str, Any]) -> None:
+def adam_step(params: list[Tensor], states: Mapping[Any, dict[str, Tensor]], group: dict[str, Any], lr: Tensor) -> None:
     """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 
     Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1); AdamW shrinks p by lr times its decay first (1711.05101).
     All have made the same number t of steps. b^t is exp(t log b), which the compiler keeps, where it would compute a
     power again for every few numbers.
     """
-    (b1, b2), lr = group["betas"], group["lr"]
+    b1, b2 = group["betas"]
     for p in params:
         states[p]["step"].add_(1)
     t = states[params[0]]["step"]
@@ -76,10 +78,18 @@ def forget(optimizer: torch.optim.Optimizer) -> None:
             x.zero_()
 
 
+def slow(optimizers: Iterable[torch.optim.Optimizer], pace: float) -> None:
+    """From now on they learn at this share of the rates they were made with."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace
+
+
 @contextmanager
-def written_out() -> Iterator[None]:
-    """Steps inside are sums and products that a compiler can fuse; the state must be there already."""
-    token = WRITTEN_OUT.set(True)
+def written_out(pace: Tensor) -> Iterator[None]:
+    """Steps inside, at this share of the rates the optimizers were made with, are sums and products that a compiler can
+    fuse; the state must be there already."""
+    token = WRITTEN_OUT.set(pace)
     try:
         yield
     finally:

@@ -25,7 +25,20 @@ A = TypeVar("A")
 DEFAULT_AGENT = "ddpg"
 OFFLINE_STEPS = 20_000
 """Updates of a default run from data alone."""
-FREE = ("algorithm", "data", "init", "steps", "save_seconds", "threads", "device", "compile", "runs", "lr", "tau")
+FREE = (
+    "algorithm",
+    "data",
+    "init",
+    "steps",
+    "save_seconds",
+    "threads",
+    "device",
+    "compile",
+    "runs",
+    "lr",
+    "lr_end",
+    "tau",
+)
 """What may change on resume: what a longer run is, where it runs, and how fast it learns from here on."""
 
 
@@ -77,6 +90,8 @@ class Settings(Generic[A]):
     """of everything that is drawn"""
     lanes: int = 1
     """environments stepped side by side"""
+    lr_end: float = 1.0
+    """share of the learning rates that is left at the end of the run: they fall in a straight line; 1: they stay"""
     utd: float = 1.0
     """updates per environment step"""
     warmup: int = 200

@@ -110,7 +110,10 @@ class Training:
             self.keep(k, episode)
 
     def learn(self) -> None:
-        """One update."""
+        """One update, at the learning rate that is due."""
+        left = self.plan.settings.lr_end
+        if left != 1:
+            self.agent.learn_at(1 - (1 - left) * min(1.0, self.steps / self.plan.steps))
         self.metrics |= self.agent.update(self.agent.draw(self.source, self.rng))
         self.updates += 1
 

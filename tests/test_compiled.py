@@ -32,6 +32,9 @@ def same(agents, rows, updates, tolerance=1e-3):
         if seed == 3:  # what is seen in between changes what the program reads
             for agent in agents:
                 agent.encode.obs.observe(torch.arange(4.0)[:, None].expand(-1, agent.spec.obs_dim))
+        if seed == 4:
+            for agent in agents:
+                agent.learn_at(0.1)
         found = []
         for agent, b in zip(agents, rows, strict=True):
             torch.manual_seed(seed)

@@ -93,6 +93,7 @@ def test_every_step_is_a_place_to_stop(tmp_path, agent, task, lanes, steps):
     """The replay overflows, episodes end early, updates come in bursts and the actor waits for some of them."""
     flags = ["--task", task, "--agent", agent, "--lanes", lanes, "--n-step", "3", "--relabel", MIX]
     flags += ["--replay", "25", "--utd", "1.5", "--critics", "3", "--subset", "2", "--dropout", "0.1", "--delay", "2"]
+    flags += ["--lr-end", "0.1", "--steps", "30"]
     whole = check_chain(tmp_path, flags, steps, 1)
     assert whole.updates >= 10 and whole.episodes and 0 < len(whole.replay) <= 25
 
@@ -299,6 +300,15 @@ def test_a_run_may_go_on_at_another_rate(tmp_path):
     for name, x in before.tensors["agent"].items():
         if name.startswith(("actor", "critic", "target")):
             torch.testing.assert_close(after[name], x, rtol=0, atol=1e-7)
+
+
+def test_learning_rates_fall_in_a_straight_line():
+    one = training("--task", POINT.name, "--agent", "sac", "--lr", "0.01", "--lr-end", "0.2", "--steps", "80")
+    for steps, rate in ((40, 0.006), (60, 0.004), (80, 0.002), (90, 0.002)):
+        while one.steps < steps:
+            one.step()
+        found = [group["lr"] for x in one.agent.optimizers.values() for group in x.param_groups]
+        assert found == pytest.approx([rate] * 3) and float(one.agent.pace) == pytest.approx(100 * rate)
 
 
 def test_from_a_damaged_checkpoint_the_run_goes_back_to_the_one_before(tmp_path, monkeypatch, capsys, unbroken):

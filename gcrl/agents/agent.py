@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gcrl.compiled import Build, Compiled, build
 from gcrl.encoder import Encoder, Spec
-from gcrl.optim import parameters
+from gcrl.optim import parameters, slow
 from relabel.batch import Batch, State
 from relabel.prefetch import Source
 from tasks.task import InputError
@@ -37,6 +37,8 @@ class Agent(nn.Module):
     """does every update of a phase do the same, so that it can be compiled"""
     settings: Any
     optimizers: dict[str, torch.optim.Optimizer]
+    pace: Tensor
+    """the share of its learning rates that it learns at"""
 
     def __init__(self, spec: Spec, settings: Any) -> None:
         super().__init__()
@@ -45,6 +47,7 @@ class Agent(nn.Module):
         self.encode = Encoder(spec)
         self.optimizers = {}
         self.updates = 0
+        self.register_buffer("pace", torch.ones(()), persistent=False)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.updates)
@@ -62,6 +65,11 @@ class Agent(nn.Module):
         except InputError:
             if not optional:
                 raise
+
+    def learn_at(self, pace: float) -> None:
+        """From now on at this share of the learning rates that were set."""
+        slow(self.optimizers.values(), pace)
+        self.pace.fill_(pace)
 
     def phase(self) -> Hashable:
         """What sets the next update apart from others, as far as it does other things; None: it is never compiled."""
