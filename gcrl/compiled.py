@@ -84,8 +84,13 @@ class Compiled:
                 del self.agent.update  # back to its own
                 return self.plain(data)
         program, names = self.programs[key]
+        graphs = given[0].is_cuda
+        if graphs:  # else each update is recorded behind the last one, whose metrics are still held
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             found = program(self.agent.pace, *given)
+        if graphs:  # the next update writes into the same memory
+            found = [x.clone() for x in found]
         self.agent.updates += 1
         return dict(zip(names, found, strict=True))
 
