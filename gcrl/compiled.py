@@ -31,7 +31,7 @@ def pays(updates: float, device: torch.device) -> bool:
 
 
 def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
-    """By torch's compiler, on a GPU as CUDA graphs. Draws are torch's own; of several it may take another first.
+    """By torch's compiler, on a GPU as a CUDA graph. Draws are torch's own; of several it may take another first.
 
     Not by torch.compile, which would trace anew what is traced already, and look at each update whether it may run the
     program that it has: 0.2 ms of it. Where all shapes are known the compiler finds what it made before, on disk.
@@ -41,10 +41,49 @@ def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    options = {"fallback_random": True, "triton.cudagraphs": given[0].is_cuda}
-    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
+    gpu = given[0].is_cuda
+    options = {"fallback_random": True, "deterministic": gpu}
+    context = tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True))))
+    with context, in_order(gpu):
         program: Program = _inductor.compile(graph, list[Any](given), options=options)
-    return program
+    return recorded(program, given) if gpu else program
+
+
+@contextmanager
+def in_order(wanted: bool) -> Iterator[None]:
+    """What is compiled inside adds in the same order each time, if that is wanted; on a CPU it does anyway."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def recorded(program: Program, given: list[Tensor]) -> Program:
+    """The program as one CUDA graph: its kernels are begun by one call. It is run to get there, and changes the agent.
+
+    Not by the graphs of torch's compiler, which count on torch.compile: without it they take weights for inputs that
+    change, and give up (_inductor/cudagraph_utils.py, check_for_mutation).
+    """
+    mine, stream = [x.clone() for x in given], torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # kernels are loaded and memory is taken before anything is recorded
+        for _ in range(3):
+            program(*mine)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = program(*mine)
+
+    def replay(*given: Tensor) -> list[Tensor]:
+        for x, new in zip(mine, given, strict=True):
+            x.copy_(new)
+        graph.replay()
+        return [x.clone() for x in found]  # the next update writes into the same memory
+
+    return replay
 
 
 class Compiled:
@@ -84,13 +123,8 @@ class Compiled:
                 del self.agent.update  # back to its own
                 return self.plain(data)
         program, names = self.programs[key]
-        graphs = given[0].is_cuda
-        if graphs:  # else each update is recorded behind the last one, whose metrics are still held
-            torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             found = program(self.agent.pace, *given)
-        if graphs:  # the next update writes into the same memory
-            found = [x.clone() for x in found]
         self.agent.updates += 1
         return dict(zip(names, found, strict=True))
 
@@ -111,12 +145,13 @@ class Compiled:
             self.plain(data)  # so that the optimizers have a state
             self.agent.updates -= 1
             try:
-                graph = make_fx(run)(*given)
+                with torch.autograd.set_multithreading_enabled(False):  # on a GPU backward has a thread of its own
+                    graph = make_fx(run)(*given)
             except RuntimeError as error:
                 said = str(error).splitlines()[0][:200]
                 raise InputError(f"--compile: an update cannot be traced, leave it out ({said})") from error
         try:
-            with torch.no_grad(), deaf_children():
+            with torch.no_grad(), deaf_children(), untouched(self.agent):
                 return self.build(graph, given), names
         except Exception as error:  # whatever it is, it is a compiler's
             said = " ".join(str(error).split())[:200]

@@ -43,7 +43,7 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def prepare(threads: int, precision: str = "float32") -> None:
+def prepare(threads: int, precision: str = "float32", device: str = "cpu") -> None:
     """Before the first network is made: threads and precision of products, and no page faults for the same memory anew.
 
     Raises InputError where nothing here multiplies bfloat16 fast.
@@ -52,7 +52,7 @@ def prepare(threads: int, precision: str = "float32") -> None:
     descent would have them cleared again, page by page: an eighth of an update's time. Elsewhere nothing is changed.
     """
     rounded = precision == "bfloat16"
-    if rounded and not (layers.can_round() or torch.cuda.is_available()):
+    if rounded and device == "cpu" and not layers.can_round():
         raise InputError("--precision bfloat16: this machine has no fast products of it, take float32")
     layers.round_products(rounded)
     torch.set_num_threads(threads)

@@ -37,7 +37,7 @@ def train(settings: Settings[Any], resume: Path | str | None = None) -> Path:
         print(
             f"gcrl: --share family: the dynamics of {', '.join(scenes)} differ, and so may the truth", file=sys.stderr
         )
-    machine.prepare(plan.settings.threads, plan.settings.precision)
+    machine.prepare(plan.settings.threads, plan.settings.precision, plan.device.type)
     training = prepared(plan, resume)
     name = f"{plan.name}-{plan.settings.agent}".replace(":", "-").replace("/", "-")
     folder = resume or run.create(plan.settings.runs, name, to_json(plan.settings))

@@ -1,5 +1,8 @@
 """A compiled update is the update: the same numbers but for rounding, phases, resets and a resume included."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -26,9 +29,9 @@ def as_traced(graph, given):
     return graph
 
 
-def same(agents, rows, updates, tolerance=1e-3):
+def same(agents, rows, updates, tolerance=1e-3, begun=0):
     """Agents that learn from the same rows come to the same weights, metrics and optimizer states."""
-    for seed in range(updates):
+    for seed in range(begun, begun + updates):
         if seed == 3:  # what is seen in between changes what the program reads
             for agent in agents:
                 agent.encode.obs.observe(torch.arange(4.0)[:, None].expand(-1, agent.spec.obs_dim))
@@ -63,6 +66,45 @@ def test_it_knows_the_phases():
     agents, rows = pair("td3", as_traced, delay=2, reset_every=4)
     same(agents, rows, 7)
     assert len(agents[1].update.programs) == 2
+
+
+class Kernels:
+    """In place of a GPU: a recorded program runs again on what it was recorded with, into the same memory."""
+
+    def __init__(self, program):
+        self.program = program
+
+    def __call__(self, *given):
+        self.given, self.found = given, self.program(*given)
+        return self.found
+
+    def replay(self):
+        for x, new in zip(self.found, self.program(*self.given), strict=True):
+            x.copy_(new)
+
+
+@pytest.mark.parametrize("name", ["sac", "td3"])
+def test_as_a_graph_of_a_gpu_it_is_the_update_too(name, monkeypatch):
+    """What is recorded reads where the data are put, the runs before it leave nothing, metrics stay as they were."""
+    kept = []
+
+    def recorded(graph, given):
+        kernels = Kernels(graph)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: kernels)
+        return compiled.recorded(kernels, given)
+
+    for stand_in in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, stand_in, lambda: SimpleNamespace(wait_stream=lambda other: None))
+    for stand_in in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, stand_in, lambda what: nullcontext())
+    agents, rows = pair(name, recorded, delay=2, reset_every=4)
+    whole = agents[1].update
+    agents[1].update = lambda b: kept.append((found := whole(b), {k: x.clone() for k, x in found.items()})) or found
+    same(agents, rows, 6)
+    assert len(kept) == 6 and all(torch.equal(now[k], then[k]) for now, then in kept for k in then)
+    other = data_of(fresh(name, "two tasks", batch=30), "two tasks")[0]
+    other = type(other)(*(x.roll(1, 0) * 2 if x.is_floating_point() else x for x in other))
+    same(agents, [other, other], 1, begun=6)
 
 
 def test_going_on_elsewhere_is_going_on():

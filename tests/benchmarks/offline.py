@@ -69,7 +69,7 @@ def learn(line: str, s: Settings, seed: int) -> Learnt:
     relabel = [] if s.relabel is None else ["--relabel", s.relabel]
     args = ["--task", *s.task, "--offline", "--data", *s.data, "--agent", name, "--seed", str(seed), *relabel]
     plan = Plan.of(command_line([*args, *s.flags.split(), *flags])[0])
-    machine.prepare(plan.settings.threads, plan.settings.precision)
+    machine.prepare(plan.settings.threads, plan.settings.precision, plan.device.type)
     training = Training(replace(plan, steps=max(s.updates)))
     evaluators = [Evaluator(task, k=k) for k, task in enumerate(plan.tasks)]
     found: list[dict[str, float]] = []
