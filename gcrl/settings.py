@@ -22,7 +22,8 @@ from tasks import InputError, Task
 from tasks.layout import places_of, together
 
 A = TypeVar("A")
-DEFAULT_AGENT = "ddpg"
+DEFAULT_AGENT = "sac"
+OFFLINE_AGENT = "iql"  # above the behaviour on every data set of docs/results.md
 OFFLINE_STEPS = 20_000
 """Updates of a default run from data alone."""
 FREE = (
@@ -81,7 +82,7 @@ class Settings(Generic[A]):
     end_at_goal: bool | None = None
     """True: what is learned from ends where a step arrives at the goal, the episode goes on; none: the task's own"""
     agent: str = DEFAULT_AGENT
-    """the algorithm; `gcrl list` shows them"""
+    """the algorithm, sac unless said, iql if --offline; `gcrl list` shows them"""
     algorithm: A = dataclasses.field(default=cast(A, None))
     """numbers of the agent"""
     steps: int | None = None
@@ -132,7 +133,7 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
     except argparse.ArgumentError as error:
         raise InputError(f"{error}; `--help` shows the flags") from None
     if known.resume is None:
-        return _parse(args, default(known.agent or DEFAULT_AGENT)), None
+        return _parse(args, default(known.agent or (OFFLINE_AGENT if "--offline" in args else DEFAULT_AGENT))), None
     saved = from_json(run.config_of(known.resume), known.resume)
     agent = [] if known.agent is None else ["--agent", known.agent]
     asked = _parse([*agent, *rest], saved)
@@ -151,7 +152,7 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
     return asked, known.resume
 
 
-def default(agent: str) -> Settings[Any]:
+def default(agent: str = DEFAULT_AGENT) -> Settings[Any]:
     """The default settings with this agent's own."""
     return Settings(agent=agent, algorithm=AGENTS[known_agent(agent)].Settings())
 

@@ -131,7 +131,7 @@ def finished(made, tmp_path):
         ("train --gamma -0.1", ["--gamma -0.1", "0 or more"]),
         ("train --tau 1.5", ["--tau 1.5", "from 0 to 1"]),
         ("train --dropout 1", ["--dropout 1.0", "from 0 to 0.99"]),
-        ("train --random 2", ["--random 2.0", "from 0 to 1"]),
+        ("train --agent ddpg --random 2", ["--random 2.0", "from 0 to 1"]),
         ("train --reflect 2", ["--reflect 2.0", "from 0 to 1"]),
         ("train --reflect -0.1", ["--reflect -0.1", "from 0 to 1"]),
         ("train --reflect nan", ["--reflect nan", "finite"]),

@@ -13,6 +13,7 @@ from gcrl.agents import AGENTS
 from gcrl.bodies import BODIES, tie_of
 from gcrl.encoder import Encoder, Spec
 from gcrl.evaluate import Evaluator, Outcome, Result, lanes_for
+from gcrl.settings import command_line
 from relabel.batch import State
 from tasks.task import Episode
 from tests.problems import POINT, ROW, SWAP, batch, plan_of, settings_of
@@ -189,3 +190,12 @@ def test_what_is_played_side_by_side_does_not_matter():
     policy = train.Training(agent).agent
     one, five = (Evaluator(POINT, lanes).play(policy, 7) for lanes in (1, 5))
     np.testing.assert_allclose(one, five, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "typed, agent",
+    [("", "sac"), ("--offline --data x", "iql"), ("--data x", "sac"), ("--offline --data x --agent bc", "bc")],
+)
+def test_who_learns_unless_said(typed, agent):
+    settings, _ = command_line(typed.split())
+    assert settings.agent == agent and type(settings.algorithm) is AGENTS[agent].Settings

@@ -53,8 +53,8 @@ class Settings:
 
 
 def player(s: Settings, seed: int) -> Training:
-    """Who plays: the default agent, trained on all three."""
-    training = Training(Plan.of(command_line(["--task", *TASKS, "--seed", str(seed)])[0]))
+    """Who plays: DDPG, trained on all three."""
+    training = Training(Plan.of(command_line(["--task", *TASKS, "--agent", "ddpg", "--seed", str(seed)])[0]))
     while training.steps < s.online:
         training.step()
     return training
