@@ -31,7 +31,7 @@ def pays(updates: float, device: torch.device) -> bool:
 
 
 def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
-    """By torch's compiler, on a GPU as a CUDA graph. Draws are torch's own; of several it may take another first.
+    """By torch's compiler, on a GPU as a CUDA graph. Draws are torch's own; several may be made in another order.
 
     Not by torch.compile, which would trace anew what is traced already, and look at each update whether it may run the
     program that it has: 0.2 ms of it. Where all shapes are known the compiler finds what it made before, on disk.
@@ -44,14 +44,14 @@ def build(graph: torch.fx.GraphModule, given: list[Tensor]) -> Program:
     gpu = given[0].is_cuda
     options = {"fallback_random": True, "deterministic": gpu}
     context = tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True))))
-    with context, in_order(gpu):
+    with context, deterministic(gpu):
         program: Program = _inductor.compile(graph, list[Any](given), options=options)
-    return recorded(program, given) if gpu else program
+        return recorded(program, given) if gpu else program
 
 
 @contextmanager
-def in_order(wanted: bool) -> Iterator[None]:
-    """What is compiled inside adds in the same order each time, if that is wanted; on a CPU it does anyway."""
+def deterministic(wanted: bool) -> Iterator[None]:
+    """What is compiled and recorded inside is deterministic, if that is wanted; on a CPU it is anyway."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -83,6 +83,7 @@ def recorded(program: Program, given: list[Tensor]) -> Program:
         graph.replay()
         return [x.clone() for x in found]  # the next update writes into the same memory
 
+    replay.program = program  # type: ignore[attr-defined]  # whose constants and kernels the graph goes on to use
     return replay
 
 

@@ -23,7 +23,7 @@ from tasks.layout import places_of, together
 
 A = TypeVar("A")
 DEFAULT_AGENT = "sac"
-OFFLINE_AGENT = "iql"  # above the behaviour on every data set of docs/results.md
+OFFLINE_AGENT = "iql"
 OFFLINE_STEPS = 20_000
 """Updates of a default run from data alone."""
 FREE = (
@@ -92,7 +92,7 @@ class Settings(Generic[A]):
     lanes: int = 1
     """environments stepped side by side"""
     lr_end: float = 1.0
-    """share of the learning rates that is left at the end of the run: they fall in a straight line; 1: they stay"""
+    """share of the learning rates that is left after --steps, to which they fall in a straight line; 1: they stay"""
     utd: float = 1.0
     """updates per environment step"""
     warmup: int = 200
@@ -118,7 +118,7 @@ class Settings(Generic[A]):
     precision: str = "float32"
     """of matrix products; bfloat16: wide ones are rounded, where `gcrl doctor` says that this is faster"""
     compile: bool | None = None
-    """make an update one program by torch's compiler, on a GPU as CUDA graphs: slow to begin; none: in long runs"""
+    """make an update one program by torch's compiler, on a GPU as a CUDA graph: slow to begin; none: in long runs"""
     runs: Path = Path("runs")
     """where the run's folder is made"""
 
@@ -153,7 +153,7 @@ def command_line(args: Sequence[str]) -> tuple[Settings[Any], Path | None]:
 
 
 def default(agent: str = DEFAULT_AGENT) -> Settings[Any]:
-    """The default settings with this agent's own."""
+    """The default settings with this agent's own; offline too, where the command line takes another agent."""
     return Settings(agent=agent, algorithm=AGENTS[known_agent(agent)].Settings())
 
 
@@ -207,7 +207,7 @@ class Plan:
         if AGENTS[s.agent].discrete and (others := [task.name for task in chosen if not task.discrete]):
             raise InputError(
                 f"--agent {s.agent} chooses among a few actions, and those of {others[0]} are continuous: "
-                f"give ddpg, td3 or sac"
+                f"give sac, td3 or ddpg"
             )
         if chosen[0].goal_dim == 0 and s.relabel != "none":
             s = dataclasses.replace(s, relabel="none")  # no goals, nothing to relabel

@@ -94,8 +94,8 @@ class Training:
         """
         s = self.plan.settings
         if s.offline:
-            self.learn()
             self.steps += 1
+            self.learn()
             return
         if s.init is None and self.steps < s.warmup * len(self.plan.tasks):
             actions = self.rng.uniform(-1, 1, (s.lanes, self.plan.tasks[0].action_dim)).astype(np.float32)

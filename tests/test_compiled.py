@@ -13,7 +13,7 @@ from gcrl.compiled import Compiled, slots
 from gcrl.settings import Plan, command_line
 from gcrl.training import Training
 from tasks.task import InputError
-from tests.test_agents import ONLINE, SLOW, data_of, fresh
+from tests.test_agents import ONLINE, SLOW, data_of, fresh, moved
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,23 @@ def test_as_a_graph_of_a_gpu_it_is_the_update_too(name, monkeypatch):
     other = data_of(fresh(name, "two tasks", batch=30), "two tasks")[0]
     other = type(other)(*(x.roll(1, 0) * 2 if x.is_floating_point() else x for x in other))
     same(agents, [other, other], 1, begun=6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine or this build of torch has no CUDA")
+@pytest.mark.parametrize("name", ["iql", "td3", "sac"])
+def test_on_a_gpu_it_is_the_update_and_the_same_each_time(name):
+    agents, (b, _) = pair(name)
+    agents = [agent.to("cuda") for agent in agents]
+    if name != "sac":  # its two draws may change places
+        same(agents, [moved(b, "cuda")] * 2, 5)
+    agents[0].compile_update()
+    agents[1].load_state_dict(agents[0].state_dict())
+    load_optimizer_state(agents[1], optimizer_state(agents[0]))
+    for agent in agents:
+        torch.manual_seed(9)
+        for _ in range(3):
+            agent.update(moved(b, "cuda"))
+    assert all(torch.equal(p, q) for p, q in zip(agents[0].parameters(), agents[1].parameters(), strict=True))
 
 
 def test_going_on_elsewhere_is_going_on():

@@ -100,9 +100,9 @@ def test_float32_is_the_default_and_comes_back():
 
 def test_a_machine_without_them_is_told(monkeypatch):
     monkeypatch.setattr(layers, "can_round", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # there is a GPU, which is not asked to
     with pytest.raises(InputError, match="take float32"):
-        machine.prepare(1, "bfloat16")
+        machine.prepare(1, "bfloat16", "cpu")
 
 
 def test_an_unknown_precision_is_one_line(tmp_path, capfd):

@@ -35,7 +35,7 @@ class Settings:
     seeds: int = 3
     steps: int = 15_000
     window: int = 2_500
-    flags: str = "--share uniform --relabel future:0.4,random:0.4 --eval-episodes 20"
+    flags: str = "--agent ddpg --share uniform --relabel future:0.4,random:0.4 --eval-episodes 20"
     runs: Path = Path("runs/relay")
 
 

@@ -25,8 +25,8 @@ from gcrl.evaluate import ALL, interval
 from gcrl.run import Table
 
 SCENES = {
-    "table": "--task table-reach table-touch table-hover --steps 6000 --eval-every 500 --eval-episodes 20",
-    "maze": "--task point-maze-umaze-* --steps 8000 --eval-every 1000 --eval-episodes 10",
+    "table": "--agent ddpg --task table-reach table-touch table-hover --steps 6000 --eval-every 500 --eval-episodes 20",
+    "maze": "--agent ddpg --task point-maze-umaze-* --steps 8000 --eval-every 1000 --eval-episodes 10",
 }
 
 
