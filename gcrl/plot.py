@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import tyro
 from gcrl import run
 from gcrl.cli import guarded, parse
 from gcrl.run import Table
+from gcrl.settings import default, to_json
 from tasks import InputError
 
 Row = Mapping[str, str]
@@ -109,11 +111,12 @@ def sharing(rows: Rows, title: str, path: Path) -> None:
 
 
 def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What sets each run apart from the others, its seed and its folder aside."""
+    """What sets each run apart from the others, its seed and its folder aside; what one does not say was as usual."""
+    usual = json.loads(json.dumps(to_json(default())))
     flat = [{**c, **(c.get("algorithm") or {})} for c in configs]
     flat = [{k: v for k, v in c.items() if k not in ("algorithm", "seed", "runs", "threads", "device")} for c in flat]
     names = dict.fromkeys(name for c in flat for name in c)
-    differ = [name for name in names if len({str(c.get(name)) for c in flat}) > 1]
+    differ = [name for name in names if len({str(c.get(name, usual.get(name))) for c in flat}) > 1]
     said = [", ".join(f"{name} {_brief(c[name])}" for name in differ if name in c) for c in flat]
     return [text or "all runs" for text in said]
 
@@ -190,6 +193,8 @@ def main(args: Sequence[str]) -> int:
             if shared:
                 sharing(shared, path.name, path / "sharing.png")
                 print(path / "sharing.png")
+    except BrokenPipeError:  # of what is printed
+        raise
     except OSError as error:
         where = error.filename or s.out or alone.parent
         said = f"cannot write {where}: {error.strerror}"

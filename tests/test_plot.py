@@ -67,8 +67,9 @@ def test_a_label_has_one_colour_in_every_panel_and_a_place_in_the_legend(figures
 
 
 def test_seeds_are_averaged_and_their_range_is_the_band(figures, tmp_path):
+    """The second is of a version that knew no --lr-end: it was as usual."""
     for seed, curve in enumerate(([0.0, 0.2], [0.4, 0.8, 1.0])):
-        run(tmp_path, str(seed), {"t": curve}, seed=seed)
+        run(tmp_path, str(seed), {"t": curve}, seed=seed, **({} if seed else {"lr_end": 1.0, "data": []}))
     assert guarded(plot.main, [str(tmp_path / "0"), str(tmp_path / "1")]) == 0
     (axes,) = figures[tmp_path / "curves.png"].axes
     ((_, curve),) = lines(axes).values()
