@@ -15,7 +15,6 @@ import tyro
 from gcrl import run
 from gcrl.cli import guarded, parse
 from gcrl.run import Table
-from gcrl.settings import default, to_json
 from tasks import InputError
 
 Row = Mapping[str, str]
@@ -112,10 +111,13 @@ def sharing(rows: Rows, title: str, path: Path) -> None:
 
 def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What sets each run apart from the others, its seed and its folder aside; what one does not say was as usual."""
-    usual = json.loads(json.dumps(to_json(default())))
     flat = [{**c, **(c.get("algorithm") or {})} for c in configs]
     flat = [{k: v for k, v in c.items() if k not in ("algorithm", "seed", "runs", "threads", "device")} for c in flat]
-    names = dict.fromkeys(name for c in flat for name in c)
+    names, usual = dict.fromkeys(name for c in flat for name in c), dict[str, Any]()
+    if any(len(c) < len(names) for c in flat):  # of another version, or another agent
+        from gcrl.settings import default, to_json  # here, as it takes seconds to import torch
+
+        usual = json.loads(json.dumps(to_json(default())))
     differ = [name for name in names if len({str(c.get(name, usual.get(name))) for c in flat}) > 1]
     said = [", ".join(f"{name} {_brief(c[name])}" for name in differ if name in c) for c in flat]
     return [text or "all runs" for text in said]
