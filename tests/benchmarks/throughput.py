@@ -1,6 +1,6 @@
 """Learner throughput: updates a second against batch, width, tasks and replay size, and where it leaves the line.
 
-    python -m tests.benchmarks.throughput [--agent ddpg] [--rounds 15] [--picture docs/throughput.png]
+    python -m tests.benchmarks.throughput [--agent sac] [--rounds 15] [--picture docs/throughput.png]
 
 One axis at a time, the others at their default (a circle). An update is a draw with future goals and a gradient step of
 everything. All points of all axes take turns in one process, so that what else the machine does hits them alike. The
@@ -24,6 +24,7 @@ import tyro
 from gcrl import machine
 from gcrl.agents import AGENTS
 from gcrl.encoder import Spec
+from gcrl.settings import DEFAULT_AGENT
 from relabel.replay import Replay
 from tests.benchmarks.share import filled, fixed
 
@@ -40,7 +41,7 @@ DEFAULT = {"batch": 256, "width": 128, "tasks": 1, "transitions": 100_000}
 class Settings:
     """How to run it."""
 
-    agent: str = "ddpg"
+    agent: str = DEFAULT_AGENT
     rounds: int = 15
     seconds: float = 0.15
     """of each point, a round"""
