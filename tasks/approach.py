@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from tasks.fetch import ALONG, Floats
+from tasks.fetch import ALONG, PLACES_OF_STROKE, Floats
 from tasks.mirror import Flip
 from tasks.table import AROUND, BLOCK_FROM_GRIPPER, Aim, Table, aimed, at_gripper, under_gripper
 from tasks.task import Array, Task
@@ -56,6 +56,7 @@ TASKS: list[Task] = [
         name="fetch-slide-beside",
         description="bring the closed fingers to a given side of the puck",
         scene="fetch-slide",
+        places=PLACES_OF_STROKE,
         budget=2_000,
     ),
     _approach(

@@ -245,6 +245,8 @@ ALONG = partial(Flip.of, 3, [1])
 PLACE = ALONG(MIDDLE, [1])
 PLACES = (0, 1, 3, 4)
 """x and y of gripper and object in the observation (25,): the table is the same everywhere"""
+PLACES_OF_STROKE = (1, 3, 4)
+"""not the gripper's x where speed counts: stretched out, from x = 1.15 m on, the arm moves ever more slowly"""
 _OF_OBJECT = Flip.of(25, [1, 4, 7, 11, 13, 15, 17, 19, 21], MIDDLE, [1, 4], [9, 10, 23, 24])
 _OF_GRIPPER = Flip.of(10, [1, 6], MIDDLE, [1], [3, 4, 8, 9])
 _OF_ACTION = Flip.of(4, [1])
@@ -294,6 +296,7 @@ TASKS: list[Task] = [
         description="hit the puck so that it slides to the target, beyond the reach of the arm",
         scene="fetch-slide",
         easier=("fetch-slide-beside",),
+        places=PLACES_OF_STROKE,
         budget=500_000,
     ),
     _moves_object(

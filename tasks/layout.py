@@ -152,8 +152,8 @@ def measures(score: Any) -> bool:
 
 
 def places_of(chosen: Sequence[Task]) -> tuple[int, ...]:
-    """The numbers of the common observation that no task needs; none, if one needs what is a place to another."""
-    places = {i for task in chosen for i in task.places}
+    """The numbers of the common observation that are places and no task needs; none, if a task has no places."""
+    if not all(task.places for task in chosen) or not chosen[0].goal_dim:
+        return ()
     needed = {i for task in chosen for i in (task.columns or range(task.obs_dim)) if i not in task.places}
-    apart = places & needed or not all(task.places for task in chosen) or not chosen[0].goal_dim
-    return () if apart else tuple(sorted(places))
+    return tuple(sorted({i for task in chosen for i in task.places} - needed))

@@ -140,7 +140,7 @@ def make(stock_id: str, aim: Aim, render_mode: str | None = None) -> Table:
     return Table(stock.unwrapped, aim)
 
 
-def aimed(stock_id: str, aim: Aim, horizon: int = 50, **words: Any) -> Task:
+def aimed(stock_id: str, aim: Aim, horizon: int = 50, places: tuple[int, ...] = PLACES, **words: Any) -> Task:
     return Task(
         make=partial(make, stock_id, aim),
         obs_dim=25,
@@ -153,7 +153,7 @@ def aimed(stock_id: str, aim: Aim, horizon: int = 50, **words: Any) -> Task:
         reward_range=(-1.0, 0.0),
         family="fetch",
         n_step=3,
-        places=PLACES,
+        places=places,
         mirror=Mirror(MIRROR.obs, MIRROR.action, aim.flip),
         **words,
     )

@@ -182,6 +182,8 @@ def plan_for(*flags):
         (["fetch-push", "fetch-push-beside", "--task-id", "goal"], True),
         (["fetch-push", "fetch-push-beside", "--task-id", "embedding+goal"], True),
         (["fetch-push", "fetch-push-beside", "--task-id", "onehot", "--relabel", "none"], False),  # sees no goal
+        (["fetch-slide"], True),
+        (["fetch-push", "fetch-slide"], True),
         (["table"], True),
         (["fetch-reach", "fetch-push"], True),  # one has no object: nothing lies where the other has its place
         (["point-maze-umaze"], False),  # walls
@@ -198,12 +200,18 @@ def test_the_frame_is_relative_where_all_tasks_allow_it(flags, relative):
     assert (len(encoder.seen) < made.tasks[0].obs_dim) == bool(encoder.maps) == relative
 
 
+def test_how_far_the_arm_is_stretched_is_seen_where_speed_counts():
+    slide, both = (plan_for(*names, "--explore", "relay") for names in (["fetch-slide"], ["fetch-push", "fetch-slide"]))
+    assert slide.places == both.places == (1, 3, 4) and plan_for("fetch-push").places == (0, 1, 3, 4)
+
+
 def test_a_place_that_another_task_needs_is_seen():
     """So are those of a task without goals; a goal map may be anything that takes tensors."""
     near, all_of = dataclasses.replace(POINT, places=(0,)), dataclasses.replace(POINT, name="other", places=(0, 1))
     bare = dataclasses.replace(PLAIN, places=(0,))
-    assert places_of([all_of]) == places_of([all_of, all_of]) == (0, 1) and places_of([near]) == (0,)
-    assert not any(map(places_of, ([near, all_of], [near, POINT], [bare], [POINT])))
+    assert places_of([all_of]) == places_of([all_of, all_of]) == (0, 1)
+    assert places_of([near]) == places_of([near, all_of]) == (0,)
+    assert not any(map(places_of, ([near, POINT], [bare], [POINT])))
     odd = dataclasses.replace(POINT, places=(0,), goal_of=double_of)
     encoder = Encoder(Spec.of([near, odd], 0.9, "onehot+goal", places=(0,)))
     state = State(torch.randn(4, POINT.obs_dim), torch.randn(4, POINT.goal_dim), torch.tensor([0, 1, 0, 1]))

@@ -350,6 +350,21 @@ def test_a_shorter_observation_lies_in_the_longest_where_its_columns_say(envs):
         assert len(task.columns) == (0 if task.obs_dim == 25 else task.obs_dim), task.name
 
 
+def test_a_stretched_arm_is_slow_and_that_is_seen_by_who_hits_the_puck(envs):
+    """With full force in the air: .8 m/s up to x = 1.15 m, less than .5 from 1.34 m on."""
+    env = envs["fetch-slide"]
+    env.reset(seed=0)
+    for _ in range(20):
+        obs = env.step(np.array([-1.0, 0.0, 0.3, 0.0], np.float32))[0]
+    x = [obs["observation"][0]]
+    while x[-1] < 1.36:
+        x.append(env.step(np.array([1.0, 0.0, 0.0, 0.0], np.float32))[0]["observation"][0])
+    place, speed = np.array(x[:-1]), np.diff(x) / env.dt
+    assert speed[(place > 0.6) & (place < 1.15)].min() > 0.75 and speed[place > 1.34].max() < 0.5
+    assert np.ptp(speed[(place > 0.7) & (place < 1.05)]) < 0.05
+    assert 0 in BY_NAME["fetch-push"].places and 0 not in BY_NAME["fetch-slide"].places
+
+
 def test_euler_angles_of_a_gimbal_lock_are_the_stock_ones():
     register_robotics()
     from gymnasium_robotics.utils.rotations import mat2euler
