@@ -33,6 +33,8 @@ class Prefetch:
     def __init__(self, source: Replay | Mixed) -> None:
         self.source = source
         self.several = not any(replay.sharing.asks or replay.balance for replay in source.replays)
+        self.ordered = isinstance(source, Mixed) or len(source.tasks) > 1
+        """are rows in the order of their tasks, or old before new; else one is like the other"""
         self.waiting: dict[tuple[int, int], list[Batch]] = {}
         """batches by size and number of steps, the next one last"""
         self.tasks, self.gamma, self.n_step = source.tasks, source.gamma, source.n_step
@@ -59,7 +61,7 @@ class Prefetch:
             return self.source.sample(rng, size, n, scores)
         waiting = self.waiting.setdefault((size, n), [])
         if not waiting:
-            waiting += dealt(self.source.sample(rng, size * many, n, scores), many)
+            waiting += (dealt if self.ordered else cut)(self.source.sample(rng, size * many, n, scores), many)
         return waiting.pop()
 
     @contextmanager
@@ -93,6 +95,12 @@ class Prefetch:
 def dealt(rows: Batch, many: int) -> list[Batch]:
     """One large batch as `many`, dealt like cards: where rows are in the order of their tasks, each gets as many."""
     columns = [x.unflatten(0, (-1, many)).transpose(0, 1).contiguous().unbind() for x in rows]
+    return [Batch(*mine) for mine in zip(*columns, strict=True)]
+
+
+def cut(rows: Batch, many: int) -> list[Batch]:
+    """One large batch as `many`, each a run of its rows: views, of the strides that a small draw would have."""
+    columns = [x.unflatten(0, (many, -1)).unbind() for x in rows]
     return [Batch(*mine) for mine in zip(*columns, strict=True)]
 
 

@@ -41,17 +41,17 @@ def same(one: Batch, two: Batch) -> bool:
     return all(torch.equal(x, y) for x, y in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("ordered", ["tasks", "old and new", ""])
 @pytest.mark.parametrize("n", [None, 3])
-def test_a_large_draw_is_dealt_out(mixed, n):
-    source = Mixed(replay(), replay(), 0.4) if mixed else replay()
+def test_a_large_draw_is_dealt_out(ordered, n):
+    source = Mixed(replay(), replay(), 0.4) if ordered == "old and new" else replay(LINES if ordered else [POINT])
     ours, rng, theirs = Prefetch(source), np.random.default_rng(0), np.random.default_rng(0)
     for _ in range(2):
         whole = source.sample(theirs, SIZE * MOST, n)
-        hands = [Batch(*(torch.stack([x[i] for i in range(j, SIZE * MOST, MOST)]) for x in whole)) for j in range(MOST)]
-        for hand in reversed(hands):
-            batch = ours.sample(rng, SIZE, n)
-            assert same(batch, hand) and all(x.is_contiguous() for x in batch)
+        order = np.arange(SIZE * MOST)
+        rows = [order[j::MOST] if ordered else order[j * SIZE :][:SIZE] for j in range(MOST)]  # a card each, or a cut
+        for mine in reversed(rows):
+            assert same(ours.sample(rng, SIZE, n), Batch(*(torch.stack([x[i] for i in mine]) for x in whole)))
         assert rng.bit_generator.state == theirs.bit_generator.state
 
 
