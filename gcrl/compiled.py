@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Program = Callable[..., Sequence[Tensor]]
 Build = Callable[[torch.fx.GraphModule, list[Tensor]], Program]
-LONG = 25_000
-"""Updates of a run that is compiled unasked: by then all that were measured had won it back (docs/results.md)."""
+LONG = 20_000
+"""Updates of a run that is compiled unasked: by then what was measured had won it back (docs/results.md)."""
 
 
 def pays(updates: float, device: torch.device) -> bool:
