@@ -675,7 +675,7 @@ def test_training_tries_every_choice(epsilon, spread):
 
 @pytest.mark.parametrize("name", ["td3", "double-dqn"])
 def test_one_of_each_kind_learns_to_reach(name):
-    before, after = learned(name, 800, 0)
+    before, after = learned(name, 1200 if AGENTS[name].discrete else 800, 0)
     assert before < 0.5
     assert after >= 0.95
 

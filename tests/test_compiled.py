@@ -192,12 +192,12 @@ def test_what_cannot_be_compiled(monkeypatch):
     [
         ("fetch-reach", False),
         ("fetch-push", True),
-        ("fetch-reach --steps 24999", False),
-        ("fetch-reach --steps 25000", True),
-        ("fetch-reach --steps 49999 --utd 0.5", False),
-        ("fetch-reach --steps 50000 --utd 0.5", True),
-        ("fetch-reach --offline --data {data} --utd 0.5 --steps 24999", False),
-        ("fetch-reach --offline --data {data} --utd 0.5 --steps 25000", True),
+        ("fetch-reach --steps 19999", False),
+        ("fetch-reach --steps 20000", True),
+        ("fetch-reach --steps 39999 --utd 0.5", False),
+        ("fetch-reach --steps 40000 --utd 0.5", True),
+        ("fetch-reach --offline --data {data} --utd 0.5 --steps 19999", False),
+        ("fetch-reach --offline --data {data} --utd 0.5 --steps 20000", True),
         ("fetch-push --no-compile", False),
         ("fetch-push --compile False --seed 1", False),
         ("fetch-push --compile None", True),
@@ -213,7 +213,7 @@ def test_long_runs_are_compiled_unasked(flags, wanted, tmp_path):
 
 @pytest.mark.skipif(not compiled.compiler(), reason="it needs a C++ compiler")
 @pytest.mark.parametrize(
-    ("flags", "wanted"), [("--steps 25000", True), ("--steps 300", False), ("--steps 25000 --agent wgcsl", False)]
+    ("flags", "wanted"), [("--steps 20000", True), ("--steps 300", False), ("--steps 20000 --agent wgcsl", False)]
 )
 def test_a_run_is_as_its_plan_says_where_that_can_be(flags, wanted):
     plan = Plan.of(command_line(["--task", "fetch-reach", "--hidden", "8", *flags.split()])[0])
