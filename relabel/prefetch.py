@@ -92,16 +92,15 @@ class Prefetch:
             self.waiting[size, n] = [Batch(*mine) for mine in zip(*columns, strict=True)]
 
 
-def dealt(rows: Batch, many: int) -> list[Batch]:
-    """One large batch as `many`, dealt like cards: where rows are in the order of their tasks, each gets as many."""
-    columns = [x.unflatten(0, (-1, many)).transpose(0, 1).contiguous().unbind() for x in rows]
-    return [Batch(*mine) for mine in zip(*columns, strict=True)]
-
-
 def cut(rows: Batch, many: int) -> list[Batch]:
     """One large batch as `many`, each a run of its rows: views, of the strides that a small draw would have."""
     columns = [x.unflatten(0, (many, -1)).unbind() for x in rows]
     return [Batch(*mine) for mine in zip(*columns, strict=True)]
+
+
+def dealt(rows: Batch, many: int) -> list[Batch]:
+    """One large batch as `many`, dealt like cards: where rows are in the order of their tasks, each gets as many."""
+    return cut(Batch(*(x.unflatten(0, (-1, many)).transpose(0, 1).flatten(0, 1) for x in rows)), many)
 
 
 Source = Replay | Mixed | Prefetch
