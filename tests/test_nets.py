@@ -159,7 +159,7 @@ def test_dropout_comes_before_the_norm_and_not_before_the_value():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_mask_leaves_out_its_share_and_keeps_the_mean(share, dtype):
-    """Each number by itself: any two of those that one draw of 64 bits decides agree by chance."""
+    """Each number by itself: any two of those that one draw of 64 bits decides agree by chance, at any distance."""
     torch.manual_seed(0)
     h = torch.zeros(1001, 403, dtype=dtype)
     mask, n = mask_of(h, share), h.numel()
@@ -167,7 +167,8 @@ def test_a_mask_leaves_out_its_share_and_keeps_the_mean(share, dtype):
     assert mask.max().item() == pytest.approx(1 / (1 - share), rel=1e-3)
     out = (mask == 0).flatten().double()
     assert out.mean().item() == pytest.approx(share, abs=5 * (share * (1 - share) / n) ** 0.5 + 2**-16)
-    for apart in (1, 2, 3, 4, 8, 403):
+    half = -(-n // 4) * 2
+    for apart in (1, 2, 3, 4, 8, 403, half - 1, half, half + 1):
         together = ((out[:-apart] - share) * (out[apart:] - share)).mean().item()
         assert abs(together) < 5 * share * (1 - share) / n**0.5
 
