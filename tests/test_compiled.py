@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from gcrl import compiled
 from gcrl.agents import AGENTS
 from gcrl.agents.agent import load_optimizer_state, optimizer_state
 from gcrl.compiled import Compiled, slots
+from gcrl.layers import mask_of
 from gcrl.settings import Plan, command_line
 from gcrl.training import Training
 from tasks.task import InputError
@@ -165,6 +167,17 @@ def test_rows_may_lie_anywhere():
 def test_the_real_compiler(name):
     """Of methods that draw at most once a loss, as it may change the order of draws."""
     same(*pair(name), 5)
+
+
+@SLOW
+@pytest.mark.skipif(not compiled.compiler(), reason="it needs a C++ compiler")
+def test_a_compiled_mask_is_the_mask():
+    h, found = torch.zeros(7, 33), []
+    program = compiled.build(make_fx(lambda x: [x + mask_of(x, 0.1)])(h), [h])
+    for mask in (lambda: program(h)[0], lambda: mask_of(h, 0.1)):
+        torch.manual_seed(0)
+        found.append(mask())
+    assert torch.equal(*found) and 0 < (found[0] == 0).sum() < h.numel()
 
 
 def test_what_cannot_be_traced_is_said_in_one_line():
